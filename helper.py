@@ -1,0 +1,319 @@
+"""Pictures in, pictures out: fetches VGG-16 and KITTI, makes batches, writes the overlays."""
+import contextlib
+import glob
+import http.client
+import os
+import re
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+
+import imageio.v2 as imageio
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import vgg16
+from tf1 import tf
+
+VGG_URL = 'https://s3-us-west-1.amazonaws.com/udacity-selfdrivingcar/vgg.zip'
+KERAS_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16/'
+             'vgg16_weights_tf_dim_ordering_tf_kernels.h5')
+KITTI_URL = 'https://s3.eu-central-1.amazonaws.com/avg-kitti/data_road.zip'
+
+BACKGROUND = (255, 0, 0)  # colours of a label, red green blue; any other colour is road
+DOES_NOT_COUNT = (0, 0, 0)
+ROAD_PAINT = (0, 255, 0)
+ROAD_PAINT_ALPHA = 127
+
+
+class UserError(Exception):
+    """What the user can mend: main.py shows its one line and no stack trace."""
+
+
+# Fetching
+
+
+def maybe_download_pretrained_vgg(data_dir):
+    """Put the pre-trained VGG-16 to data_dir/vgg, unless a usable model is there.
+
+    The published archive is fetched; where that fails, the model is built from Keras's ImageNet weights.
+
+    Raises UserError where both fail, and where data_dir/vgg holds something else.
+    """
+    vgg_path = os.path.join(data_dir, 'vgg')
+    parts = ('saved_model.pb', 'variables/variables.index', 'variables/variables.data-00000-of-00001')
+    if not _to_be_fetched(vgg_path, parts):
+        return
+    try:
+        _fetch_archive(VGG_URL, data_dir, 'vgg')
+    except (OSError, http.client.HTTPException, zipfile.BadZipFile) as error:
+        print('{}: {}. Building VGG-16 from the ImageNet weights of Keras instead.'.format(VGG_URL, error))
+        weights_file = os.path.join(data_dir, 'vgg16_weights.h5')
+        try:
+            _download(KERAS_URL, weights_file)
+            vgg16.write_from_keras(vgg_path, weights_file)
+        except (OSError, http.client.HTTPException, ValueError) as second_error:
+            raise UserError(
+                'VGG-16 cannot be had from {} ({}), nor from {} ({}). Unpack vgg.zip to {} by hand, or try '
+                '`python main.py --demo`, which needs neither'.format(VGG_URL, error, KERAS_URL, second_error, vgg_path))
+        finally:
+            _remove(weights_file)
+
+
+def maybe_download_kitti_road(data_dir):
+    """Put the KITTI road set to data_dir/data_road, unless it is there.
+
+    Raises UserError where it cannot be had, and where data_dir/data_road holds something else.
+    """
+    data_road = os.path.join(data_dir, 'data_road')
+    if not _to_be_fetched(data_road, ('training/image_2', 'training/gt_image_2', 'testing/image_2')):
+        return
+    print('KITTI road set of www.cvlibs.net/datasets/kitti, licence CC BY-NC-SA 3.0: not for commercial use')
+    try:
+        _fetch_archive(KITTI_URL, data_dir, 'data_road')
+    except (OSError, http.client.HTTPException, zipfile.BadZipFile) as error:
+        raise UserError(
+            'the KITTI road set cannot be had from {} ({}). Unpack data_road.zip of www.cvlibs.net/datasets/kitti to '
+            '{} by hand, or try `python main.py --demo`, which needs no data'.format(KITTI_URL, error, data_road))
+
+
+def _to_be_fetched(folder, parts):
+    """False where `folder` has all its parts, True where there is no such folder."""
+    if not os.path.isdir(os.path.dirname(folder)):
+        raise UserError('{}: no such folder'.format(os.path.dirname(folder)))
+    if not os.path.lexists(folder):
+        return True
+    for part in parts:
+        if not os.path.exists(os.path.join(folder, part)):
+            raise UserError('{}: {} is missing. Complete the folder, or move it away to have it fetched'.format(
+                folder, part))
+    return False
+
+
+def _fetch_archive(url, data_dir, name):
+    """Fetch the zip archive at `url` and put its folder `name` to data_dir/name, whole or not at all.
+
+    Raises OSError, HTTPException or BadZipFile; what was fetched before a cut is kept and continued next time.
+    """
+    archive = os.path.join(data_dir, name + '.zip')
+    _download(url, archive)
+    try:
+        with tempfile.TemporaryDirectory(prefix='.{}-'.format(name), dir=data_dir) as scratch:
+            _unpack(archive, scratch)
+            if not os.path.isdir(os.path.join(scratch, name)):
+                raise zipfile.BadZipFile('the archive holds no folder {}'.format(name))
+            os.rename(os.path.join(scratch, name), os.path.join(data_dir, name))
+    finally:
+        _remove(archive)
+
+
+def _unpack(archive, folder):
+    with zipfile.ZipFile(archive) as file:
+        inside = os.path.join(os.path.realpath(folder), '')
+        for member in file.namelist():
+            if not os.path.realpath(os.path.join(folder, member)).startswith(inside):
+                raise zipfile.BadZipFile('the archive would write outside its folder: {}'.format(member))
+        for member in tqdm(file.infolist(), desc='unpack', unit='file', leave=False):
+            file.extract(member, folder)
+
+
+def _download(url, path, tries=3):
+    """Fetch `url` to `path` through path + '.part', which this and later calls continue where a server cuts off."""
+    part = path + '.part'
+    for remaining in reversed(range(tries)):
+        total = _download_part(url, part)
+        if total is None or os.path.getsize(part) == total:
+            os.replace(part, path)
+            return
+        message = 'cut off after {:,} of {:,} bytes'.format(os.path.getsize(part), total)
+        if os.path.getsize(part) > total:
+            os.remove(part)
+        if not remaining:
+            raise OSError(message + '; the next start goes on from there')
+
+
+def _download_part(url, part):
+    """Fetch what is missing of `part`; returns the size of the whole in bytes, None where the server keeps it back."""
+    # From the last byte that is there, not from the one behind it: of a complete file that would be an error.
+    start = max(os.path.getsize(part) - 1, 0) if os.path.exists(part) else 0
+    request = urllib.request.Request(url, headers={'Range': 'bytes={}-'.format(start)} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if start and error.code == 416:  # the server's file is shorter than what is here
+            os.remove(part)
+        raise
+    with response:
+        if response.status != 206:
+            start = 0
+        length = response.headers.get('Content-Length')
+        total = start + int(length) if length else None
+        with open(part, 'r+b' if start else 'wb') as file:
+            file.seek(start)
+            with tqdm.wrapattr(file, 'write', total=total, initial=start, desc=os.path.basename(part)[:-5],
+                               unit='B', unit_scale=True, unit_divisor=1024, miniters=1) as output:
+                shutil.copyfileobj(response, output, 1 << 20)
+    return total
+
+
+def _remove(path):
+    if os.path.exists(path):
+        os.remove(path)
+
+
+# Reading
+
+
+def list_pictures(data_folder):
+    """The PNG and JPEG pictures of data_folder/image_2: their paths, sorted.
+
+    Raises UserError where there is none, or two of one name.
+    """
+    folder = os.path.join(data_folder, 'image_2')
+    paths = sorted(path for path in glob.glob(os.path.join(glob.escape(folder), '*'))
+                   if re.search(r'\.(png|jpe?g)$', path, re.IGNORECASE))
+    if not paths:
+        raise UserError('{}: no PNG or JPEG pictures'.format(folder))
+    for path, following in zip(paths, paths[1:]):
+        if _stem(path) == _stem(following):
+            raise UserError('{} and {}: two pictures of one name; remove one'.format(path, following))
+    return paths
+
+
+def _stem(path):
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _pair_with_labels(data_folder):
+    """The (picture, label) paths of a folder in KITTI's layout, each pair checked for readable headers of one size."""
+    label_of = {}
+    for path in glob.glob(os.path.join(glob.escape(data_folder), 'gt_image_2', '*_road_*.png')):
+        label_of['_'.join(_stem(path).rsplit('_road_', 1))] = path
+    pairs = []
+    for picture in list_pictures(data_folder):
+        label = label_of.get(_stem(picture))
+        if label is None:
+            category, _, number = _stem(picture).rpartition('_')
+            raise UserError('{}: its label {}_road_{}.png is missing in {}'.format(
+                picture, category, number, os.path.join(data_folder, 'gt_image_2')))
+        with _open(picture) as opened_picture, _open(label) as opened_label:
+            if opened_picture.size != opened_label.size:
+                raise UserError('{}: the label has {}x{} pixels, its picture {}x{}'.format(
+                    label, *(opened_label.size + opened_picture.size)))
+        pairs.append((picture, label))
+    return pairs
+
+
+@contextlib.contextmanager
+def _open(path):
+    try:
+        with Image.open(path) as image:
+            yield image
+    except UserError:
+        raise
+    # What Pillow raises depends on where in the file the damage is.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError('{}: cannot be read as a picture ({})'.format(path, error))
+
+
+def _read(path, image_shape, resample):
+    """The picture as uint8 [height, width, 3], red green blue, resized to image_shape (height, width)."""
+    with _open(path) as image:
+        if image.mode.startswith('I'):  # 16-bit grey, of which Pillow's own conversion would clip the bright part
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return np.asarray(image.convert('RGB').resize(image_shape[::-1], resample))
+
+
+def _read_picture(path, image_shape):
+    return _read(path, image_shape, Image.BILINEAR)
+
+
+def _read_label(path, image_shape):
+    """The label as bool [height, width, 2], one-hot (background, road); all False where the pixel does not count."""
+    label = _read(path, image_shape, Image.NEAREST)  # blended colours would mean road
+    background = np.all(label == BACKGROUND, axis=-1)
+    road = ~background & np.any(label != DOES_NOT_COUNT, axis=-1)
+    return np.stack([background, road], axis=-1)
+
+
+def gen_batch_function(data_folder, image_shape, seed=None):
+    """Make the function that gives batches of pictures and labels.
+
+    data_folder: folder in KITTI's layout: image_2/um_000003.png with gt_image_2/um_road_000003.png.
+    image_shape: (height, width) in pixels, to which pictures (bilinear) and labels (nearest neighbour) are resized.
+    seed: fixes the order of the pictures, epoch after epoch.
+
+    Returns get_batches_fn(batch_size), a generator over one epoch in a new order: (images, labels), images uint8
+    [n, height, width, 3], labels bool [n, height, width, 2], one-hot (background, road) and all False where the pixel
+    does not count. The last batch is as short as it comes. get_batches_fn.pictures is the number of pictures.
+
+    Raises UserError where pictures or labels are missing, unreadable or of different sizes.
+    """
+    pairs = _pair_with_labels(data_folder)
+    random = np.random.RandomState(seed)
+
+    def get_batches_fn(batch_size):
+        order = random.permutation(len(pairs))
+        for start in range(0, len(pairs), batch_size):
+            batch = [pairs[index] for index in order[start:start + batch_size]]
+            yield (np.array([_read_picture(picture, image_shape) for picture, _ in batch]),
+                   np.array([_read_label(label, image_shape) for _, label in batch]))
+
+    get_batches_fn.pictures = len(pairs)
+    return get_batches_fn
+
+
+# Writing
+
+
+def road_probability(logits):
+    """The softmax of logits (float32 [n, num_classes]; road is column 1), built by the first call and found by others.
+
+    So inference adds nothing to a graph that is finished.
+    """
+    for operation in logits.consumers():
+        if operation.type == 'Softmax':
+            return operation.outputs[0]
+    return tf.nn.softmax(logits)
+
+
+def gen_test_output(sess, logits, keep_prob, image_pl, data_folder, image_shape):
+    """Paint the road green on each picture of data_folder/image_2.
+
+    logits: float32 [n*h*w, 2] (background, road), computed from image_pl (float32 [n, h, w, 3]) and keep_prob.
+    image_shape: (height, width) in pixels.
+
+    Yields (file name, picture uint8 [height, width, 3]): half green where the road's probability exceeds 0.5, the
+    resized picture itself elsewhere.
+    """
+    softmax = road_probability(logits)
+    for path in list_pictures(data_folder):
+        picture = _read_picture(path, image_shape)
+        probability = sess.run(softmax, {image_pl: [picture], keep_prob: 1.0})[:, 1].reshape(image_shape)
+        yield os.path.basename(path), _paint(picture, probability > 0.5)
+
+
+def _paint(picture, road):
+    image = Image.fromarray(picture)
+    image.paste(ROAD_PAINT, mask=Image.fromarray(road.astype(np.uint8) * ROAD_PAINT_ALPHA))
+    return np.asarray(image)
+
+
+def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_prob, input_image):
+    """Write the painted test pictures of data_dir/data_road/testing as PNGs to the new folder runs_dir/<time.time()>.
+
+    The other arguments are those of gen_test_output. Returns the folder's path.
+    """
+    data_folder = os.path.join(data_dir, 'data_road', 'testing')
+    output_dir = os.path.join(runs_dir, str(time.time()))
+    os.makedirs(output_dir)
+    pictures = gen_test_output(sess, logits, keep_prob, input_image, data_folder, image_shape)
+    for name, picture in tqdm(pictures, desc='paint', total=len(list_pictures(data_folder)), unit='picture'):
+        path = os.path.join(output_dir, _stem(name) + '.png')
+        imageio.imwrite(path + '.part', picture, format='png')
+        os.replace(path + '.part', path)
+    return output_dir

@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""Road segmentation on KITTI: FCN-8 on a pre-trained VGG-16, in TensorFlow 1.x.
+
+The network is that of Fully Convolutional Networks for Semantic Segmentation, Shelhamer, Long and Darrell, 2016,
+https://arxiv.org/abs/1605.06211. From top to bottom: the network, its training, the run, the command line.
+"""
+from tf1 import tf  # first, because it says what is needed where a package is missing
+
+import argparse
+import os
+import sys
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+import demo
+import helper
+import metrics
+import vgg16
+
+NUM_CLASSES = 2  # background, road
+IMAGE_SHAPE = (160, 576)  # height, width in pixels: multiples of 32, as five poolings halve them
+
+
+# The published hyper-parameters
+EPOCHS = 50
+BATCH_SIZE = 5
+LEARNING_RATE = 9e-4
+KEEP_PROB = 0.5
+L2 = 1e-3
+
+# Scenes of the demo: enough to learn what a road is, in about two minutes
+DEMO_TRAINING = 60
+DEMO_TESTING = 30
+
+
+def load_vgg(sess, vgg_path):
+    """Load the pre-trained VGG-16 with its weights into the session and its graph.
+
+    vgg_path: folder of the SavedModel with the tag `vgg16`.
+
+    Returns (image_input, keep_prob, layer3_out, layer4_out, layer7_out), tensors of the graph: the pictures, float32
+    [n, h, w, 3], red green blue, 0 to 255; the scalar share of units that dropout keeps; and the outputs of pooling 3
+    [n, h/8, w/8, 256], of pooling 4 [n, h/16, w/16, 512] and of the last layer [n, h/32, w/32, 4096].
+
+    Raises helper.UserError where the folder does not hold that model.
+    """
+    try:
+        tf.saved_model.loader.load(sess, ['vgg16'], vgg_path)
+        return tuple(sess.graph.get_tensor_by_name(name + ':0')
+                     for name in ('image_input', 'keep_prob', 'layer3_out', 'layer4_out', 'layer7_out'))
+    except (OSError, KeyError, ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise helper.UserError('{}: not the VGG-16 model, or damaged ({}). Move the folder away to have it fetched '
+                               'anew'.format(vgg_path, str(error.args[-1] if error.args else error).splitlines()[0]))
+
+
+def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=L2):
+    """Build the decoder of FCN-8 on the outputs of VGG-16.
+
+    vgg_layer3_out, vgg_layer4_out, vgg_layer7_out: float32 [n, h/8, w/8, 256], [n, h/16, w/16, 512] and
+    [n, h/32, w/32, 4096], where h and w are multiples of 32.
+    l2: weight of the kernels' L2 norm (half the sum of squares) among the graph's regularisation losses.
+
+    Returns the scores of the classes, float32 [n, h, w, num_classes].
+    """
+    settings = dict(padding='same',
+                    kernel_initializer=tf.truncated_normal_initializer(stddev=0.01),
+                    kernel_regularizer=lambda kernel: l2 * tf.nn.l2_loss(kernel))
+
+    def score(features):
+        return tf.layers.conv2d(features, num_classes, 1, **settings)
+
+    def upsample(scores, factor):
+        return tf.layers.conv2d_transpose(scores, num_classes, 2 * factor, strides=factor, **settings)
+
+    with tf.variable_scope(None, default_name='decoder'):
+        scores = score(vgg_layer7_out)
+        scores = tf.add(upsample(scores, 2), score(vgg_layer4_out))
+        scores = tf.add(upsample(scores, 2), score(vgg_layer3_out))
+        return upsample(scores, 8)
+
+
+def optimize(nn_last_layer, correct_label, learning_rate, num_classes):
+    """Build the loss and the training op.
+
+    nn_last_layer: float32 [n, h, w, num_classes], the decoder's output.
+    correct_label: float32 [n, h, w, num_classes], one-hot; an all-zero pixel does not count.
+    learning_rate: float32 scalar.
+
+    Returns (logits, train_op, cross_entropy_loss): logits float32 [n*h*w, num_classes]; the loss is the mean cross
+    entropy in nats over the pixels that count, without the regularisation that train_op, a step of Adam, also
+    minimises.
+    """
+    logits = tf.reshape(nn_last_layer, [-1, num_classes], name='logits')
+    labels = tf.reshape(correct_label, [-1, num_classes])
+    # Not tf.nn.softmax_cross_entropy_with_logits: its gradient takes every label for a distribution, and an all-zero
+    # label would push the logits of its pixel down without limit.
+    cross_entropy = -tf.reduce_sum(labels * tf.nn.log_softmax(logits))
+    cross_entropy_loss = cross_entropy / tf.maximum(tf.reduce_sum(labels), 1.0)
+    loss = cross_entropy_loss + tf.losses.get_regularization_loss()
+    train_op = tf.train.AdamOptimizer(learning_rate).minimize(loss)
+    return logits, train_op, cross_entropy_loss
+
+
+def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
+             keep_prob, learning_rate, keep_prob_value=KEEP_PROB, learning_rate_value=LEARNING_RATE):
+    """Train, and report each epoch in a line.
+
+    get_batches_fn: get_batches_fn(batch_size) gives the (images, labels) of one epoch.
+    train_op, cross_entropy_loss: what a step runs.
+    input_image, correct_label, keep_prob, learning_rate: what a step is fed with.
+
+    Returns the mean cross entropy of each epoch, a list of floats.
+
+    Raises helper.UserError where the loss is not finite, and where there are no batches.
+    """
+    history = []
+    for epoch in range(1, epochs + 1):
+        start, loss_sum, pictures = time.time(), 0., 0
+        with tqdm(desc='Epoch {}/{}'.format(epoch, epochs), total=getattr(get_batches_fn, 'pictures', None),
+                  unit='picture', leave=False) as bar:
+            for images, labels in get_batches_fn(batch_size):
+                _, loss = sess.run([train_op, cross_entropy_loss],
+                                   {input_image: images, correct_label: labels,
+                                    keep_prob: keep_prob_value, learning_rate: learning_rate_value})
+                if not np.isfinite(loss):
+                    raise helper.UserError('the loss became {} in epoch {}, picture {}: try a lower learning rate '
+                                           'than {}'.format(loss, epoch, pictures + 1, learning_rate_value))
+                loss_sum += loss * len(labels)
+                pictures += len(labels)
+                bar.set_postfix_str('cross entropy {:.4f}'.format(loss_sum / pictures), refresh=False)
+                bar.update(len(labels))
+        if not pictures:
+            raise helper.UserError('there are no pictures to train on')
+        seconds = time.time() - start
+        history.append(loss_sum / pictures)
+        print('Epoch {}/{}: cross entropy {:.4f}, {:.1f} pictures/s, {:.0f} s'.format(
+            epoch, epochs, history[-1], pictures / seconds, seconds))
+    return history
+
+
+def initialize_new_variables(sess):
+    """Initialise the variables of the default graph that have no value yet: what load_vgg loaded stays as it is."""
+    names = set(sess.run(tf.report_uninitialized_variables()))
+    sess.run(tf.variables_initializer([variable for variable in tf.global_variables()
+                                       if variable.op.name.encode() in names]))
+
+
+def score(sess, road, keep_prob, input_image, get_batches_fn):
+    """The road IoU over the pictures and labels of get_batches_fn, where `road` is the softmax, [n*h*w, 2]."""
+    predictions, truth = [], []
+    for images, labels in get_batches_fn(1):
+        probability = sess.run(road, {input_image: images, keep_prob: 1.0})[:, 1]
+        predictions.append(probability.reshape(labels.shape[:-1]) > 0.5)
+        truth.append(labels)
+    return metrics.road_iou(np.concatenate(predictions), np.concatenate(truth))
+
+
+def report_device():
+    gpus = tf.config.experimental.list_physical_devices('GPU')
+    if gpus:
+        print('TensorFlow {} trains on {}'.format(tf.__version__, gpus[0].name))
+    else:
+        print('TensorFlow {} found no GPU and trains on the CPU: the published run (289 pictures, 50 epochs, the full '
+              'VGG-16) takes about 3 hours on two cores with TensorFlow 2, 6 hours with 1.15'.format(tf.__version__))
+
+
+def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
+        keep_prob=KEEP_PROB, l2=L2, seed=0):
+    """Train FCN-8 on data_dir/data_road/training and paint the road on data_dir/data_road/testing.
+
+    What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
+    decoder's first weights.
+
+    Returns the folder of the painted pictures, a new one in runs_dir. Where there are labels beside the test pictures,
+    their road IoU is printed.
+    """
+    helper.maybe_download_pretrained_vgg(data_dir)
+    helper.maybe_download_kitti_road(data_dir)
+    testing = os.path.join(data_dir, 'data_road', 'testing')
+    helper.list_pictures(testing)  # an empty folder is better found now than after the training
+    get_batches_fn = helper.gen_batch_function(os.path.join(data_dir, 'data_road', 'training'), IMAGE_SHAPE, seed)
+    report_device()
+
+    with tf.Graph().as_default(), tf.Session() as sess:
+        tf.set_random_seed(seed)
+        input_image, keep_prob_input, layer3_out, layer4_out, layer7_out = load_vgg(sess, os.path.join(data_dir, 'vgg'))
+        nn_last_layer = layers(layer3_out, layer4_out, layer7_out, NUM_CLASSES, l2)
+        correct_label = tf.placeholder(tf.float32, [None, None, None, NUM_CLASSES], name='correct_label')
+        learning_rate_input = tf.placeholder(tf.float32, name='learning_rate')
+        logits, train_op, cross_entropy_loss = optimize(nn_last_layer, correct_label, learning_rate_input, NUM_CLASSES)
+        road = helper.road_probability(logits)
+        initialize_new_variables(sess)
+        sess.graph.finalize()  # an op added in a loop would slow it down more and more: now it raises
+
+        train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
+                 keep_prob_input, learning_rate_input, keep_prob, learning_rate)
+        output_dir = helper.save_inference_samples(
+            runs_dir, data_dir, sess, IMAGE_SHAPE, logits, keep_prob_input, input_image)
+        print('Test pictures with the road painted green: {}'.format(output_dir))
+        if os.path.isdir(os.path.join(testing, 'gt_image_2')):
+            iou = score(sess, road, keep_prob_input, input_image, helper.gen_batch_function(testing, IMAGE_SHAPE))
+            print('Road IoU on the test pictures: {:.3f}'.format(iou))
+    return output_dir
+
+
+def prepare_demo(data_dir, seed):
+    """Draw road scenes and write a slim VGG-16 with random weights, unless they are there.
+
+    Returns their folder, which has the layout that run() expects of a data_dir: data_dir/demo, or data_dir/demo-<seed>
+    for another seed than 0.
+    """
+    folder = os.path.join(data_dir, 'demo-{}'.format(seed) if seed else 'demo')
+    os.makedirs(folder, exist_ok=True)
+    data_road, vgg = os.path.join(folder, 'data_road'), os.path.join(folder, 'vgg')
+    if not os.path.exists(data_road):
+        demo.write_scenes(data_road, seed, DEMO_TRAINING, DEMO_TESTING)
+    if not os.path.exists(vgg):
+        vgg16.write_slim(vgg, seed)
+    return folder
+
+
+def number(convert, name, accepts):
+    """An argparse type: `convert`s the text, and refuses what is not accepted as an `invalid <name> value`."""
+    def parse(text):
+        value = convert(text)
+        if not accepts(value):
+            raise ValueError
+        return value
+    parse.__name__ = name
+    return parse
+
+
+def parse_arguments():
+    count = number(int, 'positive whole number', lambda value: value > 0)
+    positive = number(float, 'positive number', lambda value: 0 < value < float('inf'))
+    parser = argparse.ArgumentParser(description='Find the road: train FCN-8 on VGG-16 with KITTI, paint the test pictures.',
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('--demo', action='store_true',
+                        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no GPU')
+    parser.add_argument('--data-dir', default='data', metavar='DIR', help='folder of vgg and data_road')
+    parser.add_argument('--runs-dir', default='runs', metavar='DIR', help='folder in which each run makes its own')
+    parser.add_argument('--epochs', type=count, default=EPOCHS, metavar='N', help='times to go through the pictures')
+    parser.add_argument('--batch-size', type=count, default=BATCH_SIZE, metavar='N', help='pictures in a training step')
+    parser.add_argument('--learning-rate', type=positive, default=LEARNING_RATE, metavar='X', help='of Adam')
+    parser.add_argument('--keep-prob', type=number(float, 'probability', lambda value: 0 < value <= 1),
+                        default=KEEP_PROB, metavar='X', help='share of units that dropout keeps')
+    parser.add_argument('--l2', type=number(float, 'number from 0', lambda value: 0 <= value < float('inf')),
+                        default=L2, metavar='X', help="weight of the L2 norm of the decoder's kernels in the loss")
+    parser.add_argument('--seed', type=number(int, 'seed from 0 to 4294967295', lambda value: 0 <= value < 2 ** 32),
+                        default=0, metavar='N', help="fixes the order of the pictures, the decoder's first weights "
+                                                     'and the scenes of the demo')
+    return parser.parse_args()
+
+
+def main():
+    """Do what the command line asks for; what the user can mend ends in one line and exit status 2."""
+    settings = vars(parse_arguments())
+    sys.stdout.reconfigure(line_buffering=True)  # so that the lines of a long run reach a log file as they come
+    try:
+        if settings.pop('demo'):
+            settings['data_dir'] = prepare_demo(settings['data_dir'], settings['seed'])
+        run(**settings)
+    except (helper.UserError, OSError) as error:
+        sys.stderr.write('error: {}\n'.format(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write('\nstopped\n')
+        sys.exit(130)
+
+
+if __name__ == '__main__':
+    main()

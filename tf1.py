@@ -1,0 +1,70 @@
+"""TensorFlow's 1.x interface, as `tf`, on TensorFlow 1.15 and on TensorFlow 2 alike, and without its chatter.
+
+On 1.15 `tf` is the module that `import tensorflow as tf` gives; on 2.x it is tensorflow.compat.v1 with the graph mode
+of 1.x switched on. To see all that the C++ side has to say, and the whole trace of a failed import, set the environment variable TF_CPP_MIN_LOG_LEVEL to 0.
+"""
+import contextlib
+import importlib
+import logging
+import os
+import re
+import sys
+import tempfile
+import warnings
+
+NEEDED = ('Python 3.7 with TensorFlow 1.15.0, or Python 3.10 to 3.13 with TensorFlow 2.21, and the packages of '
+          'requirements.txt: python -m pip install -r requirements.txt')
+
+# Information lines, and the two by which a machine without an NVIDIA driver says so: main.py says it in its own words.
+CHATTER = re.compile(r'WARNING: All log messages before absl::InitializeLog|I\d{4} |\S+ \S+: I '
+                     r'|.*Could not load dynamic library .libcuda\.so\.1.|.*failed call to cuInit: .*\(303\)')
+
+
+@contextlib.contextmanager
+def _without_native_chatter():
+    """Hold back what the C++ side writes to stderr in the meantime, then show it without its chatter."""
+    if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1') == '0':
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            log.seek(0)
+            for line in log.read().decode('utf-8', 'replace').splitlines():
+                if not CHATTER.match(line):
+                    sys.stderr.write(line + '\n')
+
+
+def _import_tensorflow():
+    # tf.layers of TensorFlow 2 lives in tf_keras, which is asked for by this variable, before the import.
+    os.environ['TF_USE_LEGACY_KERAS'] = '1'
+    logging.getLogger('tensorflow').addFilter(lambda record: 'deprecated' not in record.getMessage())
+    warnings.filterwarnings('ignore', message=r'`tf\.layers\.\w+` is deprecated')
+    with _without_native_chatter():
+        import tensorflow
+        if not tensorflow.__version__.startswith('1.'):
+            tensorflow = importlib.import_module('tensorflow.compat.v1')
+            tensorflow.disable_v2_behavior()
+        tensorflow.layers.conv2d
+        # The first look for a GPU writes to the log; here it is filtered.
+        tensorflow.config.experimental.list_physical_devices('GPU')
+    return tensorflow
+
+
+try:
+    for package in ('numpy', 'scipy', 'imageio', 'PIL', 'tqdm', 'h5py'):
+        importlib.import_module(package)
+    tf = _import_tensorflow()
+except Exception as error:  # a TensorFlow among the wrong packages fails with any of a dozen exceptions
+    if os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '0':
+        raise
+    sys.stderr.write('error: Python {}.{} cannot import what is needed ({}). Needed: {}\n'.format(
+        sys.version_info[0], sys.version_info[1], (str(error).splitlines() or [repr(error)])[0], NEEDED))
+    sys.exit(2)

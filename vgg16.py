@@ -1,0 +1,108 @@
+"""Writes VGG-16 as the SavedModel that main.load_vgg reads: with the ImageNet weights of Keras, or slim for the demo.
+
+Very Deep Convolutional Networks for Large-Scale Image Recognition, Simonyan and Zisserman, 2014,
+https://arxiv.org/abs/1409.1556. Its fully connected layers are convolutions here (7x7 and 1x1), so that a picture of
+any size goes through; names, tag and preprocessing are those of the published archive.
+"""
+import os
+import tempfile
+
+import h5py
+import numpy as np
+
+from tf1 import tf
+
+CONVOLUTIONS_OF_BLOCK = (2, 2, 3, 3, 3)
+LAYERS = ['conv{}_{}'.format(block, number)
+          for block, count in enumerate(CONVOLUTIONS_OF_BLOCK, start=1)
+          for number in range(1, count + 1)] + ['fc6', 'fc7']
+MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet's pixels
+
+
+def write_slim(path, seed, width=1 / 8):
+    """Write a VGG-16 with `width` times the channels and random weights (He et al. 2015) to the new folder `path`."""
+    random = np.random.RandomState(seed)
+    channels = {'conv1': 64, 'conv2': 128, 'conv3': 256, 'conv4': 512, 'conv5': 512, 'fc6': 4096, 'fc7': 4096}
+    weights, depth_in = {}, 3
+    for name in LAYERS:
+        size = {'fc6': 7, 'fc7': 1}.get(name, 3)
+        depth_out = int(width * channels[name.split('_')[0]])
+        kernel = random.normal(scale=np.sqrt(2 / (size * size * depth_in)), size=(size, size, depth_in, depth_out))
+        weights[name] = kernel, np.zeros(depth_out)
+        depth_in = depth_out
+    write(path, weights, seed)
+
+
+def write_from_keras(path, weights_file):
+    """Write the VGG-16 of Keras's weights file `vgg16_weights_tf_dim_ordering_tf_kernels.h5` to the new folder `path`.
+
+    The file is read with h5py itself: TensorFlow 1.15's Keras cannot read weights through h5py 3.
+
+    Raises OSError where it is no HDF5 file, ValueError where it does not hold VGG-16's layers.
+    """
+    with h5py.File(weights_file, 'r') as file:
+        weights = {name: _read_keras_layer(file, name) for name in LAYERS}
+    write(path, weights)
+
+
+def _read_keras_layer(file, name):
+    keras_name = {'fc6': 'fc1', 'fc7': 'fc2'}.get(name, name.replace('conv', 'block').replace('_', '_conv'))
+    if keras_name not in file:
+        raise ValueError('{}: the layer {} is missing'.format(file.filename, keras_name))
+    arrays = []
+    file[keras_name].visititems(
+        lambda _, item: arrays.append(item[()]) if isinstance(item, h5py.Dataset) else None)
+    if sorted(map(np.ndim, arrays)) not in ([1, 2], [1, 4]):
+        raise ValueError('{}: the layer {} is not a kernel and a bias'.format(file.filename, keras_name))
+    bias, kernel = sorted(arrays, key=np.ndim)
+    if name == 'fc6':  # its inputs are the 7x7 pixels of the last pooling layer, row by row, channels last
+        kernel = kernel.reshape(7, 7, -1, kernel.shape[-1])
+    if name == 'fc7':
+        kernel = kernel[np.newaxis, np.newaxis]
+    return kernel, bias
+
+
+def write(path, weights, seed=0):
+    """Write VGG-16 with the given weights as a SavedModel with the tag `vgg16`, whole or not at all.
+
+    path: the folder to write; must not exist.
+    weights: {name: (kernel float [size, size, depth_in, depth_out], bias float [depth_out])} for each name of LAYERS.
+    seed: seeds dropout, which goes on from there in every session that loads the model.
+    """
+    with tf.Graph().as_default(), tf.Session() as sess:
+        tf.set_random_seed(seed)
+        _build({name: kernel.shape for name, (kernel, _) in weights.items()})
+        for variable in tf.global_variables():
+            name, part = variable.op.name.split('/')
+            value = weights[name][0 if part == 'filter' else 1]
+            sess.run(variable.initializer, {variable.initial_value: value})
+        with tempfile.TemporaryDirectory(prefix='.vgg-', dir=os.path.dirname(os.path.abspath(path))) as scratch:
+            written = os.path.join(scratch, 'vgg')
+            builder = tf.saved_model.builder.SavedModelBuilder(written)
+            builder.add_meta_graph_and_variables(sess, ['vgg16'])
+            builder.save()
+            os.rename(written, path)
+
+
+def _build(kernel_shapes):
+    """Build the graph; the tensors that others ask for are image_input, keep_prob and layer3_out, 4 and 7."""
+    def convolution(x, name):
+        shape = kernel_shapes[name]
+        with tf.variable_scope(name):
+            # Zeros, not the weights: what does not restore the variables must not look as if it had.
+            kernel = tf.get_variable('filter', shape, initializer=tf.zeros_initializer())
+            bias = tf.get_variable('biases', shape[-1:], initializer=tf.zeros_initializer())
+            return tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, [1, 1, 1, 1], 'SAME'), bias))
+
+    image = tf.placeholder(tf.float32, [None, None, None, 3], name='image_input')
+    keep_prob = tf.placeholder(tf.float32, name='keep_prob')
+    x = tf.reverse(image, axis=[-1]) - tf.constant(MEAN_BGR)
+    for block, count in enumerate(CONVOLUTIONS_OF_BLOCK, start=1):
+        for number in range(1, count + 1):
+            x = convolution(x, 'conv{}_{}'.format(block, number))
+        x = tf.nn.max_pool(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME', name='pool{}'.format(block))
+        if block in (3, 4):
+            x = tf.identity(x, name='layer{}_out'.format(block))
+    for name in ('fc6', 'fc7'):
+        x = tf.nn.dropout(convolution(x, name), keep_prob=keep_prob)
+    tf.identity(x, name='layer7_out')
