@@ -5,7 +5,6 @@ camera, bending with the road; y metres above the ground; z metres ahead. The gr
 every pixel asking what lies at its (x, z); upright things are drawn over it from far to near.
 """
 import os
-import shutil
 import tempfile
 from collections import namedtuple
 
@@ -40,23 +39,17 @@ def write_scenes(folder, seed, training, testing):
     if os.path.exists(folder):
         raise FileExistsError('{} exists already'.format(folder))
     parent, name = os.path.split(folder)
-    os.makedirs(parent, exist_ok=True)
-    beside = tempfile.mkdtemp(prefix=name + '.', dir=parent)
-    try:
-        with tqdm(total=training + testing, desc='drawing scenes', unit='scene') as bar:
+    with tempfile.TemporaryDirectory(prefix='.{}-'.format(name), dir=parent) as scratch:
+        with tqdm(total=training + testing, desc='Draw scenes', unit='scene', leave=False) as bar:
             for split_index, (split, count) in enumerate((('training', training), ('testing', testing))):
                 for kind in ('image_2', 'gt_image_2'):
-                    os.makedirs(os.path.join(beside, split, kind))
+                    os.makedirs(os.path.join(scratch, name, split, kind))
                 for index in range(count):
                     number, category = divmod(index, len(CATEGORIES))
                     random = np.random.RandomState((seed, split_index, category, number))
-                    write_scene(os.path.join(beside, split), CATEGORIES[category], number, random)
+                    write_scene(os.path.join(scratch, name, split), CATEGORIES[category], number, random)
                     bar.update()
-        os.chmod(beside, 0o755)     # mkdtemp made it private
-        os.rename(beside, folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        os.rename(os.path.join(scratch, name), folder)
 
 
 def write_scene(folder, category, number, random):
@@ -422,7 +415,7 @@ def plant(kind, out, z, height, random):
 
 
 def place_houses(random):
-    """A row of houses with trees between, behind a hedge or a fence; x is metres beyond the verge, here and below."""
+    """A row of houses with trees between, at times behind a hedge; x is metres beyond the verge, here and below."""
     found, z, out = [], random.uniform(-6, 8), random.uniform(0.3, 7)
     while z < 110:
         length = random.uniform(8, 18)
