@@ -221,11 +221,11 @@ def choose_light(random):
     if weather == 'overcast':
         return Light((178, 186, 196), (226, 229, 232), 1.2, np.array((0.86, 0.9, 0.95)) * exposure, 0.93, sun)
     if weather == 'evening':
-        tint = np.array((1.0, 0.9, 0.78)) * exposure
+        tint = np.array((1.0, 0.93, 0.85)) * exposure
         return Light((98, 118, 172), (250, 204, 156), 0.5, tint, 0.5, sun * random.uniform(2.5, 5))
     pale = random.uniform(0, 70)
     return Light((70 + pale, 122 + 0.8 * pale, 205 + 0.3 * pale), (205, 224, 242), random.uniform(0.1, 1.1),
-                 np.array((1.0, 0.98, 0.93)) * exposure, random.uniform(0.36, 0.5), sun * random.uniform(0.6, 1.8))
+                 np.array((1.0, 0.98, 0.93)) * exposure, random.uniform(0.48, 0.6), sun * random.uniform(0.6, 1.8))
 
 
 def paint_background(view, light, random):
@@ -314,9 +314,9 @@ def paint_ground(road, x, z, shadows, light, random):
         for start, stop, kind in strips:
             material[(out > start) & (out <= stop)] = kind
     material[beside_the_road(road, x, z)] = ASPHALT
-    asphalt, paving = random.uniform(88, 142), random.uniform(120, 160)
-    palette = np.array([asphalt + random.normal(0, 3, 3), paving + random.normal(0, 6, 3), np.full(3, paving + 25),
-                        (86, 102, 52) + random.normal(0, 6, 3), (132, 114, 88)], np.float32)
+    asphalt, paving = random.uniform(80, 118), random.uniform(150, 185)
+    palette = np.array([asphalt + random.normal(0, 3, 3), paving * np.array((1.14, 0.97, 0.78)), np.full(3, paving + 25),
+                        (86, 102, 52) + random.normal(0, 6, 3), (138, 108, 66)], np.float32)
     fine, coarse = tile_noise(x, z, 0.012, 3, random), tile_noise(x, z, 0.5, 1, random)
     grain = 1 + np.array([0.05, 0.05, 0.06, 0.16, 0.12], np.float32)[material] * (
         fine * np.clip(22 / z, 0, 1) + 0.5 * coarse)    # far away a pixel averages over the fine grain
@@ -330,7 +330,7 @@ def paint_ground(road, x, z, shadows, light, random):
     colour += paint[..., None] * (random.uniform(205, 240) - colour)
     place = [np.broadcast_to(axis, x.shape) for axis in shadow_place(x, z)]
     shaded = ndimage.map_coordinates(shadows, place, order=1, mode='nearest')[..., None]
-    colour *= 1 - shaded * (1 - light.shade * np.array([1, 1.04, 1.14], np.float32))    # the sky lights shadows blue
+    colour *= 1 - shaded * (1 - light.shade * np.array([1, 1.01, 1.05], np.float32))    # the sky lights shadows blue
     return haze(colour, z[..., None], light)
 
 

@@ -171,7 +171,7 @@ def _remove(path):
 def list_pictures(data_folder):
     """The PNG and JPEG pictures of data_folder/image_2: their paths, sorted.
 
-    Raises UserError where there is none, or two of one name.
+    Raises UserError where there is none, where two have one name, and where one is no picture.
     """
     folder = os.path.join(data_folder, 'image_2')
     paths = sorted(path for path in glob.glob(os.path.join(glob.escape(folder), '*'))
@@ -181,6 +181,9 @@ def list_pictures(data_folder):
     for path, following in zip(paths, paths[1:]):
         if _stem(path) == _stem(following):
             raise UserError('{} and {}: two pictures of one name; remove one'.format(path, following))
+    for path in paths:
+        with _open(path):
+            pass
     return paths
 
 

@@ -9,6 +9,7 @@ from tf1 import tf  # first, because it says what is needed where a package is m
 import argparse
 import os
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -30,9 +31,10 @@ LEARNING_RATE = 9e-4
 KEEP_PROB = 0.5
 L2 = 1e-3
 
-# Scenes of the demo: enough to learn what a road is, in about two minutes
+# The demo: numbers of scenes, and what is set otherwise than published so that two minutes on two cores are enough
 DEMO_TRAINING = 60
-DEMO_TESTING = 30
+DEMO_TESTING = 24
+DEMO_SETTINGS = dict(epochs=10, batch_size=1)
 
 
 def load_vgg(sess, vgg_path):
@@ -50,9 +52,12 @@ def load_vgg(sess, vgg_path):
         tf.saved_model.loader.load(sess, ['vgg16'], vgg_path)
         return tuple(sess.graph.get_tensor_by_name(name + ':0')
                      for name in ('image_input', 'keep_prob', 'layer3_out', 'layer4_out', 'layer7_out'))
-    except (OSError, KeyError, ValueError, RuntimeError, tf.errors.OpError) as error:
-        raise helper.UserError('{}: not the VGG-16 model, or damaged ({}). Move the folder away to have it fetched '
-                               'anew'.format(vgg_path, str(error.args[-1] if error.args else error).splitlines()[0]))
+    except (OSError, RuntimeError, KeyError) as error:
+        problem = str(error).splitlines()[0].rstrip('.')
+    except (ValueError, tf.errors.OpError):
+        problem = 'the weights in {} are missing or damaged'.format(os.path.join(vgg_path, 'variables'))
+    raise helper.UserError('{}: not the VGG-16 model: {}. Move the folder away to have it fetched anew'.format(
+        vgg_path, problem))
 
 
 def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=L2):
@@ -143,8 +148,7 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
 def initialize_new_variables(sess):
     """Initialise the variables of the default graph that have no value yet: what load_vgg loaded stays as it is."""
     names = set(sess.run(tf.report_uninitialized_variables()))
-    sess.run(tf.variables_initializer([variable for variable in tf.global_variables()
-                                       if variable.op.name.encode() in names]))
+    sess.run([variable.initializer for variable in tf.global_variables() if variable.op.name.encode() in names])
 
 
 def score(sess, road, keep_prob, input_image, get_batches_fn):
@@ -178,9 +182,14 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     """
     helper.maybe_download_pretrained_vgg(data_dir)
     helper.maybe_download_kitti_road(data_dir)
-    testing = os.path.join(data_dir, 'data_road', 'testing')
-    helper.list_pictures(testing)  # an empty folder is better found now than after the training
-    get_batches_fn = helper.gen_batch_function(os.path.join(data_dir, 'data_road', 'training'), IMAGE_SHAPE, seed)
+    training, testing = (os.path.join(data_dir, 'data_road', split) for split in ('training', 'testing'))
+    get_batches_fn = helper.gen_batch_function(training, IMAGE_SHAPE, seed)
+    # What is missing at the end is better found now than after hours of training.
+    helper.list_pictures(testing)
+    test_labels = os.path.isdir(os.path.join(testing, 'gt_image_2'))
+    get_test_batches_fn = helper.gen_batch_function(testing, IMAGE_SHAPE) if test_labels else None
+    os.makedirs(runs_dir, exist_ok=True)
+    tempfile.TemporaryFile(dir=runs_dir).close()
     report_device()
 
     with tf.Graph().as_default(), tf.Session() as sess:
@@ -199,8 +208,8 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
         output_dir = helper.save_inference_samples(
             runs_dir, data_dir, sess, IMAGE_SHAPE, logits, keep_prob_input, input_image)
         print('Test pictures with the road painted green: {}'.format(output_dir))
-        if os.path.isdir(os.path.join(testing, 'gt_image_2')):
-            iou = score(sess, road, keep_prob_input, input_image, helper.gen_batch_function(testing, IMAGE_SHAPE))
+        if test_labels:
+            iou = score(sess, road, keep_prob_input, input_image, get_test_batches_fn)
             print('Road IoU on the test pictures: {:.3f}'.format(iou))
     return output_dir
 
@@ -251,12 +260,16 @@ def parse_arguments():
     parser.add_argument('--seed', type=number(int, 'seed from 0 to 4294967295', lambda value: 0 <= value < 2 ** 32),
                         default=0, metavar='N', help="fixes the order of the pictures, the decoder's first weights "
                                                      'and the scenes of the demo')
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.demo:
+        parser.set_defaults(**DEMO_SETTINGS)
+        arguments = parser.parse_args()
+    return vars(arguments)
 
 
 def main():
     """Do what the command line asks for; what the user can mend ends in one line and exit status 2."""
-    settings = vars(parse_arguments())
+    settings = parse_arguments()
     sys.stdout.reconfigure(line_buffering=True)  # so that the lines of a long run reach a log file as they come
     try:
         if settings.pop('demo'):

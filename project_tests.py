@@ -252,13 +252,15 @@ class LoadVgg(Case):
         def cut(path):
             with open(path, 'r+b') as file:
                 file.truncate(os.path.getsize(path) // 2)
-        for part, damage in (('saved_model.pb', cut), ('variables/variables.data-00000-of-00001', cut),
-                             ('variables/variables.index', cut), ('variables', shutil.rmtree)):
+        for part, damage, expected in (('saved_model.pb', cut, 'saved_model.pb'),
+                                       ('variables/variables.data-00000-of-00001', cut, 'vgg/variables are'),
+                                       ('variables/variables.index', cut, 'vgg/variables are'),
+                                       ('variables', shutil.rmtree, 'vgg/variables are')):
             with self.subTest(part):
                 shutil.rmtree(self.path('vgg'), ignore_errors=True)
                 vgg_path = self.write_vgg()
                 damage(os.path.join(vgg_path, part))
-                self.assert_refused(vgg_path, r'\(.+\)')
+                self.assert_refused(vgg_path, expected)
 
 
 class Layers(Case):
@@ -868,6 +870,24 @@ class CommandLine(Case):
 
     def test_user_errors(self):
         self.assert_ends_in_one_line(self.run_main('--data-dir', 'nowhere'), 'nowhere: no such folder')
+
+    def test_what_the_end_needs_is_looked_for_before_the_training(self):
+        self.write_vgg()
+        self.write_kitti()
+        testing = self.write_kitti('data_road/testing')
+        open(self.path('file'), 'w').close()
+        with mock.patch.object(main, 'train_nn') as train_nn:
+            with self.assertRaisesRegex(OSError, 'file'):
+                main.run(self.folder, self.path('file'))
+            os.remove(os.path.join(testing, 'gt_image_2', 'um_road_000002.png'))
+            self.assertIn('um_road_000002', self.assert_user_error(main.run, self.folder, self.path('runs')))
+            shutil.rmtree(os.path.join(testing, 'gt_image_2'))
+            with open(os.path.join(testing, 'image_2', 'um_000001.png'), 'w') as file:
+                file.write('no picture')
+            self.assertIn('um_000001.png', self.assert_user_error(main.run, self.folder, self.path('runs')))
+            shutil.rmtree(os.path.join(testing, 'image_2'))
+            self.assertIn('image_2', self.assert_user_error(main.run, self.folder, self.path('runs')))
+            self.assertFalse(train_nn.called)
 
     def test_tensorflow_missing_or_broken(self):
         with open(self.path('modules', 'tensorflow.py'), 'w') as file:

@@ -20,15 +20,19 @@ MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet's pixels
 
 
 def write_slim(path, seed, width=1 / 8):
-    """Write a VGG-16 with `width` times the channels and random weights (He et al. 2015) to the new folder `path`."""
+    """Write a VGG-16 with `width` times the channels and random weights to the new folder `path`.
+
+    The kernels are orthogonal (Saxe et al. 2013, https://arxiv.org/abs/1312.6120), with the gain of ReLU: so few
+    channels lose less of the picture than with independent numbers, and the demo learns faster.
+    """
     random = np.random.RandomState(seed)
     channels = {'conv1': 64, 'conv2': 128, 'conv3': 256, 'conv4': 512, 'conv5': 512, 'fc6': 4096, 'fc7': 4096}
     weights, depth_in = {}, 3
     for name in LAYERS:
         size = {'fc6': 7, 'fc7': 1}.get(name, 3)
         depth_out = int(width * channels[name.split('_')[0]])
-        kernel = random.normal(scale=np.sqrt(2 / (size * size * depth_in)), size=(size, size, depth_in, depth_out))
-        weights[name] = kernel, np.zeros(depth_out)
+        kernel = np.sqrt(2) * np.linalg.qr(random.normal(size=(size * size * depth_in, depth_out)))[0]
+        weights[name] = kernel.reshape(size, size, depth_in, depth_out), np.zeros(depth_out)
         depth_in = depth_out
     write(path, weights, seed)
 
