@@ -167,7 +167,7 @@ def report_device():
         print('TensorFlow {} trains on {}'.format(tf.__version__, gpus[0].name))
     else:
         print('TensorFlow {} found no GPU and trains on the CPU: the published run (289 pictures, 50 epochs, the full '
-              'VGG-16) takes about 3 hours on two cores with TensorFlow 2, 6 hours with 1.15'.format(tf.__version__))
+              'VGG-16) takes about 6 hours on two cores with TensorFlow 2, 9 hours with 1.15'.format(tf.__version__))
 
 
 def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
