@@ -1,4 +1,5 @@
 """Pictures in, pictures out: fetches VGG-16 and KITTI, makes batches, writes the overlays."""
+import concurrent.futures
 import contextlib
 import glob
 import http.client
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 
 import imageio.v2 as imageio
 import numpy as np
@@ -57,11 +59,13 @@ def maybe_download_pretrained_vgg(data_dir):
             _download(KERAS_URL, weights_file)
             vgg16.write_from_keras(vgg_path, weights_file)
         except (OSError, http.client.HTTPException, ValueError) as second_error:
+            _remove(weights_file)
             raise UserError(
                 'VGG-16 cannot be had from {} ({}), nor from {} ({}). Unpack vgg.zip to {} by hand, or try '
-                '`python main.py --demo`, which needs neither'.format(VGG_URL, error, KERAS_URL, second_error, vgg_path))
-        finally:
-            _remove(weights_file)
+                '`python main.py --demo`, which needs neither'.format(
+                    VGG_URL, error, KERAS_URL, second_error, vgg_path))
+        _remove(weights_file)
+        _remove(os.path.join(data_dir, 'vgg.zip.part'))  # of the archive, which is not needed any more
 
 
 def maybe_download_kitti_road(data_dir):
@@ -82,10 +86,11 @@ def maybe_download_kitti_road(data_dir):
 
 
 def _to_be_fetched(folder, parts):
-    """False where `folder` has all its parts, True where there is no such folder."""
-    if not os.path.isdir(os.path.dirname(folder)):
-        raise UserError('{}: no such folder'.format(os.path.dirname(folder)))
-    if not os.path.lexists(folder):
+    """False where `folder` has all its parts, True where it is missing or empty; no other folder is touched."""
+    data_dir = os.path.dirname(folder)
+    if not os.path.isdir(data_dir):
+        raise UserError('{}: no such folder; make it, or name another with --data-dir'.format(data_dir))
+    if not os.path.lexists(folder) or os.path.isdir(folder) and not os.listdir(folder):
         return True
     for part in parts:
         if not os.path.exists(os.path.join(folder, part)):
@@ -97,28 +102,36 @@ def _to_be_fetched(folder, parts):
 def _fetch_archive(url, data_dir, name):
     """Fetch the zip archive at `url` and put its folder `name` to data_dir/name, whole or not at all.
 
-    Raises OSError, HTTPException or BadZipFile; what was fetched before a cut is kept and continued next time.
+    Raises OSError, HTTPException or BadZipFile. What was fetched is kept for the next start, unless it is no such zip.
     """
     archive = os.path.join(data_dir, name + '.zip')
-    _download(url, archive)
+    if not os.path.exists(archive):
+        _download(url, archive)
     try:
         with tempfile.TemporaryDirectory(prefix='.{}-'.format(name), dir=data_dir) as scratch:
             _unpack(archive, scratch)
             if not os.path.isdir(os.path.join(scratch, name)):
                 raise zipfile.BadZipFile('the archive holds no folder {}'.format(name))
             os.rename(os.path.join(scratch, name), os.path.join(data_dir, name))
-    finally:
-        _remove(archive)
+    except zipfile.BadZipFile:
+        os.remove(archive)
+        raise
+    os.remove(archive)
 
 
 def _unpack(archive, folder):
-    with zipfile.ZipFile(archive) as file:
-        inside = os.path.join(os.path.realpath(folder), '')
-        for member in file.namelist():
-            if not os.path.realpath(os.path.join(folder, member)).startswith(inside):
-                raise zipfile.BadZipFile('the archive would write outside its folder: {}'.format(member))
-        for member in tqdm(file.infolist(), desc='unpack', unit='file', leave=False):
-            file.extract(member, folder)
+    """Unpack the zip archive; raises BadZipFile where it is damaged or would write outside the folder."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            inside = os.path.join(os.path.realpath(folder), '')
+            for member in file.namelist():
+                if not os.path.realpath(os.path.join(folder, member)).startswith(inside):
+                    raise zipfile.BadZipFile('the archive would write outside its folder: {}'.format(member))
+            for member in tqdm(file.infolist(), desc='Unpack', unit='file', leave=False):
+                file.extract(member, folder)
+    # zipfile lets these through: a damaged stream, a password, a method that it does not know.
+    except (zlib.error, EOFError, RuntimeError) as error:
+        raise zipfile.BadZipFile(str(error))
 
 
 def _download(url, path, tries=3):
@@ -171,7 +184,7 @@ def _remove(path):
 def list_pictures(data_folder):
     """The PNG and JPEG pictures of data_folder/image_2: their paths, sorted.
 
-    Raises UserError where there is none, where two have one name, and where one is no picture.
+    Raises UserError where there is none, and where two have one name.
     """
     folder = os.path.join(data_folder, 'image_2')
     paths = sorted(path for path in glob.glob(os.path.join(glob.escape(folder), '*'))
@@ -181,10 +194,18 @@ def list_pictures(data_folder):
     for path, following in zip(paths, paths[1:]):
         if _stem(path) == _stem(following):
             raise UserError('{} and {}: two pictures of one name; remove one'.format(path, following))
-    for path in paths:
-        with _open(path):
-            pass
     return paths
+
+
+def check_pictures(paths):
+    """Read all the pictures, beside each other; raises UserError where one is damaged or none. Returns their sizes."""
+    def size(path):
+        with _open(path) as image:
+            image.load()
+            return image.size
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(tqdm(pool.map(size, paths), desc='Check pictures', total=len(paths), unit='picture', leave=False))
 
 
 def _stem(path):
@@ -192,23 +213,22 @@ def _stem(path):
 
 
 def _pair_with_labels(data_folder):
-    """The (picture, label) paths of a folder in KITTI's layout, each pair checked for readable headers of one size."""
+    """The (picture, label) paths of a folder in KITTI's layout, read once: sound, and of one size in each pair."""
     label_of = {}
     for path in glob.glob(os.path.join(glob.escape(data_folder), 'gt_image_2', '*_road_*.png')):
         label_of['_'.join(_stem(path).rsplit('_road_', 1))] = path
-    pairs = []
-    for picture in list_pictures(data_folder):
-        label = label_of.get(_stem(picture))
-        if label is None:
+    pictures = list_pictures(data_folder)
+    for picture in pictures:
+        if _stem(picture) not in label_of:
             category, _, number = _stem(picture).rpartition('_')
             raise UserError('{}: its label {}_road_{}.png is missing in {}'.format(
                 picture, category, number, os.path.join(data_folder, 'gt_image_2')))
-        with _open(picture) as opened_picture, _open(label) as opened_label:
-            if opened_picture.size != opened_label.size:
-                raise UserError('{}: the label has {}x{} pixels, its picture {}x{}'.format(
-                    label, *(opened_label.size + opened_picture.size)))
-        pairs.append((picture, label))
-    return pairs
+    labels = [label_of[_stem(picture)] for picture in pictures]
+    sizes = check_pictures(pictures + labels)
+    for picture, label, size, label_size in zip(pictures, labels, sizes, sizes[len(pictures):]):
+        if size != label_size:
+            raise UserError('{}: the label has {}x{} pixels, its picture {}x{}'.format(label, *(label_size + size)))
+    return list(zip(pictures, labels))
 
 
 @contextlib.contextmanager
@@ -315,7 +335,7 @@ def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_p
     output_dir = os.path.join(runs_dir, str(time.time()))
     os.makedirs(output_dir)
     pictures = gen_test_output(sess, logits, keep_prob, input_image, data_folder, image_shape)
-    for name, picture in tqdm(pictures, desc='paint', total=len(list_pictures(data_folder)), unit='picture'):
+    for name, picture in tqdm(pictures, desc='Paint', total=len(list_pictures(data_folder)), unit='picture'):
         path = os.path.join(output_dir, _stem(name) + '.png')
         imageio.imwrite(path + '.part', picture, format='png')
         os.replace(path + '.part', path)

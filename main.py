@@ -52,11 +52,13 @@ def load_vgg(sess, vgg_path):
         tf.saved_model.loader.load(sess, ['vgg16'], vgg_path)
         return tuple(sess.graph.get_tensor_by_name(name + ':0')
                      for name in ('image_input', 'keep_prob', 'layer3_out', 'layer4_out', 'layer7_out'))
+    except tf.errors.ResourceExhaustedError:
+        raise
     except (OSError, RuntimeError, KeyError) as error:
-        problem = str(error).splitlines()[0].rstrip('.')
+        problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
     except (ValueError, tf.errors.OpError):
         problem = 'the weights in {} are missing or damaged'.format(os.path.join(vgg_path, 'variables'))
-    raise helper.UserError('{}: not the VGG-16 model: {}. Move the folder away to have it fetched anew'.format(
+    raise helper.UserError('{}: not the VGG-16 model: {}. Move the folder away, and the next start gets a new one'.format(
         vgg_path, problem))
 
 
@@ -90,7 +92,7 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes):
     """Build the loss and the training op.
 
     nn_last_layer: float32 [n, h, w, num_classes], the decoder's output.
-    correct_label: float32 [n, h, w, num_classes], one-hot; an all-zero pixel does not count.
+    correct_label: any number type, [n, h, w, num_classes], one-hot; an all-zero pixel does not count.
     learning_rate: float32 scalar.
 
     Returns (logits, train_op, cross_entropy_loss): logits float32 [n*h*w, num_classes]; the loss is the mean cross
@@ -98,7 +100,7 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes):
     minimises.
     """
     logits = tf.reshape(nn_last_layer, [-1, num_classes], name='logits')
-    labels = tf.reshape(correct_label, [-1, num_classes])
+    labels = tf.reshape(tf.cast(correct_label, tf.float32), [-1, num_classes])
     # Not tf.nn.softmax_cross_entropy_with_logits: its gradient takes every label for a distribution, and an all-zero
     # label would push the logits of its pixel down without limit.
     cross_entropy = -tf.reduce_sum(labels * tf.nn.log_softmax(logits))
@@ -167,7 +169,7 @@ def report_device():
         print('TensorFlow {} trains on {}'.format(tf.__version__, gpus[0].name))
     else:
         print('TensorFlow {} found no GPU and trains on the CPU: the published run (289 pictures, 50 epochs, the full '
-              'VGG-16) takes about 6 hours on two cores with TensorFlow 2, 9 hours with 1.15'.format(tf.__version__))
+              'VGG-16) takes about 7 hours on two cores with TensorFlow 2, 9 hours with 1.15'.format(tf.__version__))
 
 
 def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
@@ -184,10 +186,12 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     helper.maybe_download_kitti_road(data_dir)
     training, testing = (os.path.join(data_dir, 'data_road', split) for split in ('training', 'testing'))
     get_batches_fn = helper.gen_batch_function(training, IMAGE_SHAPE, seed)
-    # What is missing at the end is better found now than after hours of training.
-    helper.list_pictures(testing)
+    # What the end needs is better looked at now than after hours of training.
     test_labels = os.path.isdir(os.path.join(testing, 'gt_image_2'))
-    get_test_batches_fn = helper.gen_batch_function(testing, IMAGE_SHAPE) if test_labels else None
+    if test_labels:
+        get_test_batches_fn = helper.gen_batch_function(testing, IMAGE_SHAPE)
+    else:
+        helper.check_pictures(helper.list_pictures(testing))
     os.makedirs(runs_dir, exist_ok=True)
     tempfile.TemporaryFile(dir=runs_dir).close()
     report_device()
@@ -244,10 +248,11 @@ def number(convert, name, accepts):
 def parse_arguments():
     count = number(int, 'positive whole number', lambda value: value > 0)
     positive = number(float, 'positive number', lambda value: 0 < value < float('inf'))
-    parser = argparse.ArgumentParser(description='Find the road: train FCN-8 on VGG-16 with KITTI, paint the test pictures.',
+    parser = argparse.ArgumentParser(description='Train FCN-8 on VGG-16 with KITTI and paint the test pictures.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--demo', action='store_true',
-                        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no GPU')
+                        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no GPU; '
+                             'sets --epochs {epochs} --batch-size {batch_size} where you do not'.format(**DEMO_SETTINGS))
     parser.add_argument('--data-dir', default='data', metavar='DIR', help='folder of vgg and data_road')
     parser.add_argument('--runs-dir', default='runs', metavar='DIR', help='folder in which each run makes its own')
     parser.add_argument('--epochs', type=count, default=EPOCHS, metavar='N', help='times to go through the pictures')
@@ -277,6 +282,9 @@ def main():
         run(**settings)
     except (helper.UserError, OSError) as error:
         sys.stderr.write('error: {}\n'.format(error))
+        sys.exit(2)
+    except tf.errors.ResourceExhaustedError:
+        sys.stderr.write('error: out of memory: try a smaller --batch-size than {}\n'.format(settings['batch_size']))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write('\nstopped\n')

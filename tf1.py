@@ -1,45 +1,50 @@
 """TensorFlow's 1.x interface, as `tf`, on TensorFlow 1.15 and on TensorFlow 2 alike, and without its chatter.
 
 On 1.15 `tf` is the module that `import tensorflow as tf` gives; on 2.x it is tensorflow.compat.v1 with the graph mode
-of 1.x switched on. To see all that the C++ side has to say, and the whole trace of a failed import, set the environment variable TF_CPP_MIN_LOG_LEVEL to 0.
+of 1.x switched on. To see all that the C++ side has to say, and the whole trace of a failed import, set the environment
+variable TF_CPP_MIN_LOG_LEVEL to 0.
 """
 import contextlib
 import importlib
 import logging
 import os
-import re
+import subprocess
 import sys
-import tempfile
 import warnings
 
 NEEDED = ('Python 3.7 with TensorFlow 1.15.0, or Python 3.10 to 3.13 with TensorFlow 2.21, and the packages of '
           'requirements.txt: python -m pip install -r requirements.txt')
 
 # Information lines, and the two by which a machine without an NVIDIA driver says so: main.py says it in its own words.
-CHATTER = re.compile(r'WARNING: All log messages before absl::InitializeLog|I\d{4} |\S+ \S+: I '
-                     r'|.*Could not load dynamic library .libcuda\.so\.1.|.*failed call to cuInit: .*\(303\)')
+CHATTER = (r'WARNING: All log messages before absl::InitializeLog|I\d{4} |\S+ \S+: I '
+           r'|.*Could not load dynamic library .libcuda\.so\.1.|.*failed call to cuInit: .*\(303\)')
+FILTER = """
+import re, sys
+for line in sys.stdin.buffer:
+    if not re.match(sys.argv[1], line.decode('utf-8', 'replace')):
+        sys.stderr.buffer.write(line)
+        sys.stderr.flush()
+"""
 
 
 @contextlib.contextmanager
 def _without_native_chatter():
-    """Hold back what the C++ side writes to stderr in the meantime, then show it without its chatter."""
+    """Show what the C++ side writes to stderr in the meantime without its chatter."""
     if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1') == '0':
         yield
         return
+    # A process of its own, so that the last words of an abort get through; its own session, out of Ctrl-C's way.
+    process = subprocess.Popen([sys.executable, '-c', FILTER, CHATTER], stdin=subprocess.PIPE, start_new_session=True)
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            log.seek(0)
-            for line in log.read().decode('utf-8', 'replace').splitlines():
-                if not CHATTER.match(line):
-                    sys.stderr.write(line + '\n')
+    os.dup2(process.stdin.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        process.communicate()
 
 
 def _import_tensorflow():
@@ -62,6 +67,8 @@ try:
     for package in ('numpy', 'scipy', 'imageio', 'PIL', 'tqdm', 'h5py'):
         importlib.import_module(package)
     tf = _import_tensorflow()
+except KeyboardInterrupt:
+    sys.exit(130)
 except Exception as error:  # a TensorFlow among the wrong packages fails with any of a dozen exceptions
     if os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '0':
         raise

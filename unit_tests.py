@@ -1,0 +1,926 @@
+"""The unit checks of this project, on small graphs and small pictures, without network: run by project_tests.py."""
+import contextlib
+import glob
+import http.server
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+import zipfile
+from unittest import mock
+
+from tf1 import tf
+
+import h5py
+import imageio.v2 as imageio
+import numpy as np
+from PIL import Image
+
+import demo
+import helper
+import main
+import metrics
+import project_tests
+import vgg16
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SHAPE = (64, 96)  # height, width of the small pictures
+
+
+class Case(unittest.TestCase):
+    """A test with a folder of its own and a new default graph."""
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        graph = tf.Graph().as_default()
+        graph.__enter__()
+        self.addCleanup(graph.__exit__, None, None, None)
+        self.printed = io.StringIO()
+        for redirect in (contextlib.redirect_stdout(self.printed), contextlib.redirect_stderr(io.StringIO())):
+            redirect.__enter__()
+            self.addCleanup(redirect.__exit__, None, None, None)
+
+    def path(self, *parts):
+        path = os.path.join(self.folder, *parts)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        return path
+
+    def write_kitti(self, split='data_road/training', count=4, shape=SHAPE):
+        """Bright road on a dark ground, from left to right at another place each time; black label pixels on top."""
+        for number in range(count):
+            picture = np.random.RandomState(number).randint(0, 60, shape + (3,)).astype(np.uint8)
+            label = np.full(shape + (3,), helper.BACKGROUND, np.uint8)
+            road = np.s_[shape[0] // 2:, shape[1] * number // 8:shape[1] * (number + 4) // 8]
+            picture[road] += 150
+            label[road] = (255, 0, 255)
+            label[:8] = helper.DOES_NOT_COUNT
+            imageio.imwrite(self.path(split, 'image_2', 'um_{:06d}.png'.format(number)), picture)
+            imageio.imwrite(self.path(split, 'gt_image_2', 'um_road_{:06d}.png'.format(number)), label)
+            imageio.imwrite(self.path(split, 'gt_image_2', 'um_lane_{:06d}.png'.format(number)), label[::-1])
+        return os.path.join(self.folder, split)
+
+    def write_vgg(self):
+        vgg16.write_slim(self.path('vgg'), seed=1, width=1 / 64)
+        return self.path('vgg')
+
+    def assert_user_error(self, function, *args, **kwargs):
+        """The function raises a UserError of one line; returns it."""
+        with self.assertRaises(helper.UserError) as caught:
+            function(*args, **kwargs)
+        self.assertNotIn('\n', str(caught.exception))
+        return str(caught.exception)
+
+
+def build_fcn(sess, vgg_path):
+    """What main.run() builds: (tensors to feed, logits, train_op, cross_entropy_loss)."""
+    image_input, keep_prob, layer3_out, layer4_out, layer7_out = main.load_vgg(sess, vgg_path)
+    correct_label = tf.placeholder(tf.float32, [None, None, None, 2])
+    learning_rate = tf.placeholder(tf.float32)
+    ops = main.optimize(main.layers(layer3_out, layer4_out, layer7_out, 2), correct_label, learning_rate, 2)
+    main.initialize_new_variables(sess)
+    return (image_input, correct_label, keep_prob, learning_rate), ops
+
+
+# Checks of ours
+
+
+class StarterChecks(Case):
+    def test_ours(self):
+        project_tests.test_load_vgg(main.load_vgg, tf)
+        project_tests.test_layers(main.layers)
+        project_tests.test_optimize(main.optimize)
+        project_tests.test_train_nn(main.train_nn)
+
+    def test_wrong_code_is_found(self):
+        def keeps_weights(*args):
+            return main.optimize(*args)[0], tf.no_op(), tf.constant(0.)
+
+        def feeds_no_labels(sess, epochs, batch_size, get_batches_fn, train_op, loss, image, label, keep_prob, rate):
+            sess.run(train_op, {image: 0, keep_prob: 0})
+
+        for check, *wrong in ((project_tests.test_load_vgg, lambda sess, path: (None,) * 5, tf),
+                              (project_tests.test_layers, lambda *args: args[0]),
+                              (project_tests.test_optimize, keeps_weights),
+                              (project_tests.test_train_nn, lambda *args: None),
+                              (project_tests.test_train_nn, feeds_no_labels)):
+            with self.subTest(check.__name__), self.assertRaises(AssertionError):
+                check(*wrong)
+
+    def test_a_main_of_the_starters_form_can_import_them(self):
+        with open(self.path('main.py'), 'w') as file:
+            file.write('import project_tests as tests\n'
+                       'def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, loss, image, label, keep, rate):\n'
+                       '    for _ in range(epochs):\n'
+                       '        for images, labels in get_batches_fn(batch_size):\n'
+                       '            sess.run([train_op, loss], {image: images, label: labels, keep: 0.5})\n'
+                       'tests.test_train_nn(train_nn)\n')
+        process = subprocess.run([sys.executable, 'main.py'], cwd=self.folder, stdout=subprocess.PIPE,
+                                 env={**os.environ, 'PYTHONPATH': HERE}, universal_newlines=True)
+        self.assertEqual((process.returncode, process.stdout), (0, 'Tests Passed\n'))
+
+    def test_kitti(self):
+        for folder, name, count in (('training/image_2', 'um_{:06d}.png', 289),
+                                    ('training/gt_image_2', 'um_road_{:06d}.png', 289),
+                                    ('testing/image_2', 'um_{:06d}.png', 290)):
+            with self.assertRaises(AssertionError):
+                project_tests.test_for_kitti_dataset(self.folder)
+            for number in range(count):
+                open(self.path('data_road', folder, name.format(number)), 'w').close()
+        project_tests.test_for_kitti_dataset(self.folder)
+
+
+class LoadVgg(Case):
+    def assert_refused(self, vgg_path, expected):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            message = self.assert_user_error(main.load_vgg, sess, vgg_path)
+        self.assertIn(vgg_path, message)
+        self.assertRegex(message, expected)
+
+    def test_weights_are_those_of_the_saved_model_bit_for_bit(self):
+        vgg_path = self.write_vgg()
+        saved = tf.train.load_checkpoint(os.path.join(vgg_path, 'variables', 'variables'))
+        with tf.Session() as sess:
+            build_fcn(sess, vgg_path)
+            variables = {variable.op.name: variable for variable in tf.global_variables()}
+            names = saved.get_variable_to_shape_map()
+            self.assertEqual(len(names), 2 * len(vgg16.LAYERS))
+            for name in names:
+                np.testing.assert_array_equal(sess.run(variables[name]), saved.get_tensor(name), name)
+
+    def test_missing(self):
+        self.assert_refused(self.path('vgg'), 'does not exist')
+
+    def test_wrong_tag(self):
+        x = tf.Variable(1.)
+        with tf.Session() as sess:
+            sess.run(x.initializer)
+            builder = tf.saved_model.builder.SavedModelBuilder(self.path('vgg'))
+            builder.add_meta_graph_and_variables(sess, ['serve'])
+            builder.save()
+        self.assert_refused(self.path('vgg'), 'vgg16')
+
+    def test_tensor_missing(self):
+        with tf.Session() as sess:
+            for name in ('image_input', 'keep_prob', 'layer3_out', 'layer4_out'):
+                tf.placeholder(tf.float32, name=name)
+            builder = tf.saved_model.builder.SavedModelBuilder(self.path('vgg'))
+            builder.add_meta_graph_and_variables(sess, ['vgg16'])
+            builder.save()
+        self.assert_refused(self.path('vgg'), 'layer7_out')
+
+    def test_damaged(self):
+        def cut(path):
+            with open(path, 'r+b') as file:
+                file.truncate(os.path.getsize(path) // 2)
+        for part, damage, expected in (('saved_model.pb', cut, 'saved_model.pb'),
+                                       ('variables/variables.data-00000-of-00001', cut, 'vgg/variables are'),
+                                       ('variables/variables.index', cut, 'vgg/variables are'),
+                                       ('variables', shutil.rmtree, 'vgg/variables are')):
+            with self.subTest(part):
+                shutil.rmtree(self.path('vgg'), ignore_errors=True)
+                vgg_path = self.write_vgg()
+                damage(os.path.join(vgg_path, part))
+                self.assert_refused(vgg_path, expected)
+
+
+class Layers(Case):
+    def build(self, l2=1e-3):
+        inputs = [tf.placeholder(tf.float32, [None, None, None, depth]) for depth in (4, 5, 6)]
+        return inputs, main.layers(*inputs, 3, l2=l2)
+
+    def test_is_fcn_8(self):
+        """The output is that of the paper's formula, computed with plain convolutions from the same kernels."""
+        inputs, output = self.build()
+        random = np.random.RandomState(0)
+        features = [random.normal(size=(2, 64 // scale, 96 // scale, tensor.shape.as_list()[-1])).astype(np.float32)
+                    for tensor, scale in zip(inputs, (8, 16, 32))]
+        kernels = {tuple(v.shape.as_list()): v for v in tf.trainable_variables() if v.shape.ndims == 4}
+        up2 = [v for v in tf.trainable_variables() if v.shape.as_list() == [4, 4, 3, 3]]
+        self.assertEqual(sorted(kernels), [(1, 1, 4, 3), (1, 1, 5, 3), (1, 1, 6, 3), (4, 4, 3, 3), (16, 16, 3, 3)])
+        self.assertEqual(len(tf.trainable_variables()), 12)
+        with tf.Session() as sess:
+            sess.run(tf.global_variables_initializer())
+            got = sess.run(output, dict(zip(inputs, features)))
+            score3, score4, score7 = [feature.dot(sess.run(kernels[1, 1, depth, 3])[0, 0])
+                                      for feature, depth in zip(features, (4, 5, 6))]
+            first, second = sess.run(up2)
+            last = sess.run(kernels[16, 16, 3, 3])
+        fused = upsample(upsample(score7, first, 2) + score4, second, 2) + score3
+        np.testing.assert_allclose(got, upsample(fused, last, 8), rtol=1e-4, atol=1e-8)
+
+    def test_kernels_start_small(self):
+        self.build()
+        with tf.Session() as sess:
+            sess.run(tf.global_variables_initializer())
+            for variable in tf.trainable_variables():
+                value = sess.run(variable)
+                self.assertLess(abs(value).max(), 0.1, variable.name)
+                self.assertEqual(value.any(), variable.shape.ndims == 4, variable.name)
+
+    def test_regularisation_is_half_the_squared_kernels(self):
+        self.build(l2=0.5)
+        with tf.Session() as sess:
+            sess.run(tf.global_variables_initializer())
+            kernels = sess.run([v for v in tf.trainable_variables() if v.shape.ndims == 4])
+            self.assertAlmostEqual(sess.run(tf.losses.get_regularization_loss()),
+                                   0.5 * sum((kernel ** 2).sum() for kernel in kernels) / 2, places=5)
+
+
+def upsample(x, kernel, factor):
+    """Transposed convolution, slowly: every input pixel stamps the kernel [2f, 2f, out, in] onto the output."""
+    n, height, width, _ = x.shape
+    canvas = np.zeros((n, factor * (height + 1), factor * (width + 1), kernel.shape[2]))
+    for row in range(height):
+        for column in range(width):
+            canvas[:, factor * row:factor * (row + 2), factor * column:factor * (column + 2)] += np.einsum(
+                'ni,kloi->nklo', x[:, row, column], kernel)
+    margin = factor // 2
+    return canvas[:, margin:margin + factor * height, margin:margin + factor * width]
+
+
+class Optimize(Case):
+    def setUp(self):
+        super().setUp()
+        random = np.random.RandomState(0)
+        self.scores = random.normal(size=(2, 3, 4, 2)).astype(np.float32)
+        self.labels = np.eye(2)[random.randint(2, size=(2, 3, 4))]
+        self.labels[0, :2] = 0  # does not count
+
+    def step(self, steps=1, labels=None, learning_rate=0.01, kernel=None):
+        """Run training steps; returns the loss before and the scores after them."""
+        last_layer = tf.Variable(self.scores)
+        if kernel is not None:
+            tf.add_to_collection(tf.GraphKeys.REGULARIZATION_LOSSES, tf.nn.l2_loss(kernel))
+        correct_label, rate = tf.placeholder(tf.float32, [None] * 3 + [2]), tf.placeholder(tf.float32)
+        _, train_op, loss = main.optimize(last_layer, correct_label, rate, 2)
+        feed = {correct_label: self.labels if labels is None else labels, rate: learning_rate}
+        with tf.Session() as sess:
+            sess.run(tf.global_variables_initializer())
+            before = sess.run(loss, feed)
+            for _ in range(steps):
+                sess.run(train_op, feed)
+            return before, sess.run(last_layer), None if kernel is None else sess.run(kernel)
+
+    def test_loss_is_the_mean_over_the_pixels_that_count(self):
+        probability = np.exp(self.scores) / np.exp(self.scores).sum(axis=-1, keepdims=True)
+        expected = -np.log(probability[self.labels == 1]).mean()
+        self.assertAlmostEqual(self.step()[0], expected, places=5)
+
+    def test_pixels_that_do_not_count_are_left_alone(self):
+        after = self.step(steps=5)[1]
+        np.testing.assert_array_equal(after[0, :2], self.scores[0, :2])
+        self.assertTrue((after[1] != self.scores[1]).all())
+
+    def test_labels_of_any_number_type(self):
+        for dtype in (tf.bool, tf.int32, tf.float64):
+            main.optimize(tf.Variable(self.scores), tf.placeholder(dtype, [None] * 3 + [2]), 0.1, 2)
+
+    def test_no_pixel_counts(self):
+        loss, after, _ = self.step(labels=np.zeros_like(self.labels))
+        self.assertEqual(loss, 0)
+        np.testing.assert_array_equal(after, self.scores)
+
+    def test_regularisation_is_minimised_but_not_reported(self):
+        kernel = tf.Variable([3., -4.])
+        loss, _, kernel_after = self.step(kernel=kernel)
+        self.assertAlmostEqual(loss, self.step()[0], places=6)
+        np.testing.assert_allclose(kernel_after, [2.99, -3.99], rtol=1e-5)  # Adam's first step is the learning rate
+
+    def test_labels_that_are_not_one_hot(self):
+        """The minimum for the label (3, 1) is the probability 3/4, and nothing diverges."""
+        _, after, _ = self.step(steps=500, labels=np.full((2, 3, 4, 2), [3, 1]), learning_rate=0.05)
+        probability = 1 / (1 + np.exp(after[..., 1] - after[..., 0]))
+        np.testing.assert_allclose(probability, 0.75, atol=0.01)
+
+
+class TrainNn(Case):
+    def train(self, losses, batches=None, epochs=1):
+        """train_nn on a graph whose loss is the mean of the fed pictures."""
+        image, label, keep_prob, learning_rate = [tf.placeholder(tf.float32) for _ in range(4)]
+        batches = batches or [(np.full((1, 2, 2, 3), loss), np.zeros((1, 2, 2, 2))) for loss in losses]
+        with tf.Session() as sess:
+            return main.train_nn(sess, epochs, 1, lambda batch_size: batches, tf.no_op(), tf.reduce_mean(image),
+                                 image, label, keep_prob, learning_rate)
+
+    def test_reports_the_mean_of_each_epoch(self):
+        self.assertEqual(self.train([1, 2, 6], epochs=2), [3, 3])
+        lines = self.printed.getvalue().splitlines()
+        self.assertEqual(len(lines), 2)
+        self.assertRegex(lines[1], r'Epoch 2/2: cross entropy 3\.0000, [\d.]+ pictures/s, \d+ s')
+
+    def test_a_short_last_batch_weighs_less(self):
+        batches = [(np.full((n, 2, 2, 3), loss), np.zeros((n, 2, 2, 2))) for n, loss in ((3, 1.), (1, 5.))]
+        self.assertEqual(self.train([], batches), [2])
+
+    def test_a_loss_that_is_not_finite_stops_the_run(self):
+        for loss in (float('nan'), float('inf')):
+            message = self.assert_user_error(self.train, [1, loss])
+            self.assertIn('epoch 1', message)
+            self.assertIn(str(loss), message)
+
+    def test_no_pictures(self):
+        self.assertIn('no pictures', self.assert_user_error(self.train, []))
+
+
+class Training(Case):
+    """Encoder, decoder, batches and overlays together, on small pictures."""
+
+    def test_a_step_changes_every_variable_and_training_adds_nothing_to_the_graph(self):
+        self.write_kitti()
+        self.write_kitti('data_road/testing')
+        get_batches_fn = helper.gen_batch_function(self.path('data_road', 'training'), SHAPE)
+        with tf.Session() as sess:
+            feeds, (logits, train_op, loss) = build_fcn(sess, self.write_vgg())
+            helper.road_probability(logits)
+            before, operations = sess.run(tf.trainable_variables()), tf.get_default_graph().get_operations()
+            main.train_nn(sess, 1, 4, get_batches_fn, train_op, loss, *feeds)
+            after = sess.run(tf.trainable_variables())
+            helper.save_inference_samples(self.path('runs'), self.folder, sess, SHAPE, logits, feeds[2], feeds[0])
+            self.assertEqual(tf.get_default_graph().get_operations(), operations)
+            for variable, old, new in zip(tf.trainable_variables(), before, after):
+                self.assertTrue((old != new).any(), variable.name)
+            self.assertEqual(len(before), 2 * len(vgg16.LAYERS) + 12)
+
+    def test_learns_the_road(self):
+        get_batches_fn = helper.gen_batch_function(self.write_kitti(), SHAPE, seed=0)
+        tf.set_random_seed(0)
+        with tf.Session() as sess:
+            feeds, (logits, train_op, loss) = build_fcn(sess, self.write_vgg())
+            history = main.train_nn(sess, 60, 2, get_batches_fn, train_op, loss, *feeds, keep_prob_value=1.,
+                                    learning_rate_value=5e-3)
+            self.assertLess(history[-1], history[0] / 2)
+            iou = main.score(sess, helper.road_probability(logits), feeds[2], feeds[0], get_batches_fn)
+        self.assertGreater(iou, 0.8)
+
+    def test_run_is_the_same_for_the_same_seed(self):
+        self.write_kitti()
+        self.write_kitti('data_road/testing')
+        self.write_vgg()
+
+        def losses(seed):
+            self.printed.truncate(0)
+            main.run(self.folder, self.path('runs', ''), epochs=3, batch_size=2, learning_rate=1e-2, seed=seed)
+            return [float(loss) for loss in re.findall(r'cross entropy ([\d.]+)', self.printed.getvalue())]
+
+        first, again, other = losses(3), losses(3), losses(4)
+        self.assertEqual(len(first), 3)
+        np.testing.assert_allclose(first, again, atol=2e-4)
+        self.assertGreater(np.abs(np.subtract(first, other)).max(), 1e-3)
+
+    def test_run_paints_the_test_pictures_and_scores_them_where_there_are_labels(self):
+        self.write_kitti()
+        testing = self.write_kitti('data_road/testing', count=2)
+        self.write_vgg()
+        output = main.run(self.folder, self.path('runs', ''), epochs=1)
+        self.assertEqual(sorted(os.listdir(output)), ['um_000000.png', 'um_000001.png'])
+        self.assertEqual(imageio.imread(os.path.join(output, 'um_000000.png')).shape, main.IMAGE_SHAPE + (3,))
+        self.assertRegex(self.printed.getvalue(), r'Road IoU on the test pictures: [01]\.\d{3}')
+        shutil.rmtree(os.path.join(testing, 'gt_image_2'))
+        self.printed.truncate(0)
+        main.run(self.folder, self.path('runs', ''), epochs=1)
+        self.assertNotIn('IoU', self.printed.getvalue())
+
+
+    def test_run_passes_its_settings_on_and_finishes_the_graph_first(self):
+        self.write_kitti()
+        self.write_kitti('data_road/testing', count=1)
+        self.write_vgg()
+        settings = dict(epochs=7, batch_size=3, learning_rate=0.1, keep_prob=0.2)
+        with mock.patch.object(main, 'train_nn') as train_nn, mock.patch.object(main, 'layers', wraps=main.layers) as layers:
+            train_nn.side_effect = lambda sess, *args: self.assertTrue(sess.graph.finalized)
+            main.run(self.folder, self.path('runs', ''), l2=0.3, **settings)
+        (_, epochs, batch_size), (keep_prob, learning_rate) = train_nn.call_args[0][:3], train_nn.call_args[0][-2:]
+        self.assertEqual(dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, keep_prob=keep_prob),
+                         settings)
+        self.assertEqual(layers.call_args[0][-1], 0.3)
+
+
+class Batches(Case):
+    def one_label(self, label, shape=None):
+        """The one-hot label that comes of a label picture."""
+        label = np.array(label, np.uint8)
+        imageio.imwrite(self.path('d', 'image_2', 'um_000000.png'), np.zeros(label.shape, np.uint8))
+        imageio.imwrite(self.path('d', 'gt_image_2', 'um_road_000000.png'), label)
+        (_, labels), = helper.gen_batch_function(self.path('d'), shape or label.shape[:2])(1)
+        return labels[0]
+
+    def picture_as_read(self, image, name='um_000000.png'):
+        """What a picture comes back as, at its own size."""
+        image.save(self.path('d', 'image_2', name))
+        Image.new('RGB', image.size, helper.BACKGROUND).save(self.path('d', 'gt_image_2', 'um_road_000000.png'))
+        (images, _), = helper.gen_batch_function(self.path('d'), image.size[::-1])(1)
+        return images[0]
+
+    def test_shapes_types_and_a_short_last_batch(self):
+        get_batches_fn = helper.gen_batch_function(self.write_kitti(count=5), (32, 48))
+        self.assertEqual(get_batches_fn.pictures, 5)
+        batches = list(get_batches_fn(2))
+        self.assertEqual([images.shape for images, _ in batches], [(n, 32, 48, 3) for n in (2, 2, 1)])
+        self.assertEqual([labels.shape for _, labels in batches], [(n, 32, 48, 2) for n in (2, 2, 1)])
+        self.assertEqual(batches[0][0].dtype, np.uint8)
+
+    def test_picture_and_label_belong_together(self):
+        for images, labels in helper.gen_batch_function(self.write_kitti(), SHAPE)(3):
+            bright = images.min(axis=-1) >= 150
+            np.testing.assert_array_equal(bright, labels[..., 1])
+
+    def test_each_epoch_has_a_new_order_fixed_by_the_seed(self):
+        folder = self.write_kitti(count=8)
+
+        def epochs(seed):
+            get_batches_fn = helper.gen_batch_function(folder, (8, 12), seed)
+            return [np.concatenate([images for images, _ in get_batches_fn(3)]) for _ in range(2)]
+
+        first, second = epochs(1)
+        self.assertFalse(np.array_equal(first, second))
+        by_content = np.lexsort(first.reshape(8, -1).T), np.lexsort(second.reshape(8, -1).T)
+        np.testing.assert_array_equal(first[by_content[0]], second[by_content[1]])
+        np.testing.assert_array_equal(epochs(1), [first, second])
+        self.assertFalse(np.array_equal(epochs(2)[0], first))
+
+    def test_red_is_background_black_does_not_count_the_rest_is_road(self):
+        label = self.one_label([[(255, 0, 0), (0, 0, 0), (255, 0, 255), (0, 0, 255)]])
+        np.testing.assert_array_equal(label, [[(True, False), (False, False), (False, True), (False, True)]])
+
+    def test_labels_are_not_blended(self):
+        """Between background and nothing there is no road, however the label is resized."""
+        label = np.zeros((60, 90, 3), np.uint8)
+        label[:, 37:] = helper.BACKGROUND
+        self.assertFalse(self.one_label(label, (32, 32))[..., 1].any())
+
+    def test_pictures_of_different_sizes(self):
+        self.write_kitti(count=2)
+        self.write_kitti('other', count=3, shape=(70, 90))
+        os.rename(self.path('other', 'image_2', 'um_000002.png'), self.path('data_road/training/image_2/uu_000002.png'))
+        os.rename(self.path('other', 'gt_image_2', 'um_road_000002.png'),
+                  self.path('data_road/training/gt_image_2/uu_road_000002.png'))
+        (images, _), = helper.gen_batch_function(self.path('data_road/training'), SHAPE)(3)
+        self.assertEqual(images.shape, (3,) + SHAPE + (3,))
+
+    def test_pictures_of_other_cameras(self):
+        grey = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)
+        rgb = np.stack([grey, grey[::-1], grey[:, ::-1]], axis=-1)
+        for name, image, expected in (
+                ('grey', Image.fromarray(grey), np.stack([grey] * 3, axis=-1)),
+                ('16-bit grey', Image.fromarray(grey.astype(np.uint16) * 256 + 77), np.stack([grey] * 3, axis=-1)),
+                ('RGBA', Image.fromarray(np.dstack([rgb, grey])), rgb),
+                ('palette', Image.fromarray(rgb).quantize(256), rgb)):
+            with self.subTest(name):
+                np.testing.assert_array_equal(self.picture_as_read(image), expected)
+
+    def test_jpeg(self):
+        self.assertEqual(self.picture_as_read(Image.new('RGB', (6, 4), (200, 200, 200)), 'um_000000.JPG').tolist(),
+                         np.full((4, 6, 3), 200).tolist())
+
+    def test_errors_name_the_file(self):
+        def remove_label():
+            os.remove(self.path('data_road/training/gt_image_2/um_road_000001.png'))
+
+        def other_size():
+            Image.new('RGB', (9, 9)).save(self.path('data_road/training/gt_image_2/um_road_000001.png'))
+
+        def text():
+            with open(self.path('data_road/training/image_2/um_000001.png'), 'w') as file:
+                file.write('no picture')
+
+        def no_pictures():
+            shutil.rmtree(self.path('data_road/training/image_2'))
+
+        def same_name():
+            Image.new('RGB', (9, 9)).save(self.path('data_road/training/image_2/um_000001.jpg'))
+
+        for damage, expected in ((remove_label, 'um_road_000001.png is missing'), (other_size, 'um_road_000001.png.* 9x9'),
+                                 (text, 'um_000001.png: cannot be read'), (no_pictures, 'image_2: no .* pictures'),
+                                 (same_name, 'um_000001.jpg and .*um_000001.png')):
+            with self.subTest(damage.__name__):
+                shutil.rmtree(self.path('data_road'), ignore_errors=True)
+                folder = self.write_kitti()
+                damage()
+                self.assertRegex(self.assert_user_error(helper.gen_batch_function, folder, SHAPE), expected)
+
+    def test_truncated_picture(self):
+        folder = self.write_kitti()
+        path = self.path('data_road/training/image_2/um_000001.png')
+        with open(path, 'r+b') as file:
+            file.truncate(os.path.getsize(path) // 2)
+        self.assertIn(path, self.assert_user_error(helper.gen_batch_function, folder, SHAPE))
+
+
+class Overlays(Case):
+    def setUp(self):
+        super().setUp()
+        self.data_folder = self.write_kitti('data_road/testing', shape=(80, 120))
+        # A network that finds road where a picture is bright: by red, from 100 on, and nowhere under dropout.
+        self.image, self.keep_prob = tf.placeholder(tf.float32, [None, None, None, 3]), tf.placeholder(tf.float32)
+        red = tf.reshape(self.image[..., 0], [-1])
+        self.logits = tf.stack([tf.fill(tf.shape(red), 100.) / self.keep_prob ** 9, red], axis=1)
+
+    def pictures(self):
+        return [(name, np.asarray(Image.open(os.path.join(self.data_folder, 'image_2', name)).resize(
+            SHAPE[::-1], Image.BILINEAR))) for name in sorted(os.listdir(os.path.join(self.data_folder, 'image_2')))]
+
+    def test_road_is_half_green_and_the_rest_untouched(self):
+        with tf.Session() as sess:
+            outputs = list(helper.gen_test_output(sess, self.logits, self.keep_prob, self.image, self.data_folder, SHAPE))
+        self.assertEqual(len(outputs), 4)
+        for (name, painted), (expected_name, picture) in zip(outputs, self.pictures()):
+            self.assertEqual(name, expected_name)
+            road = picture[..., 0] > 100
+            self.assertTrue(road.any() and not road.all())
+            np.testing.assert_array_equal(painted[~road], picture[~road])
+            expected = (picture[road] * 128. + np.array([0, 255, 0]) * 127.) / 255
+            np.testing.assert_allclose(painted[road], expected, atol=1)
+
+    def test_score_is_without_dropout(self):
+        get_batches_fn = helper.gen_batch_function(self.data_folder, SHAPE)
+        with tf.Session() as sess:
+            iou = main.score(sess, helper.road_probability(self.logits), self.keep_prob, self.image, get_batches_fn)
+        self.assertGreater(iou, 0.9)
+
+    def test_files(self):
+        os.rename(self.path('data_road/testing/image_2/um_000003.png'), self.path('data_road/testing/image_2/a b.PNG'))
+        Image.new('RGB', (120, 80)).save(self.path('data_road/testing/image_2/c.jpg'))
+        with tf.Session() as sess:
+            output = helper.save_inference_samples(self.path('runs', ''), self.folder, sess, SHAPE, self.logits,
+                                                   self.keep_prob, self.image)
+        self.assertEqual(sorted(os.listdir(output)), ['a b.png', 'c.png'] + ['um_{:06d}.png'.format(n) for n in range(3)])
+        self.assertEqual(os.path.dirname(output), self.path('runs', '').rstrip('/'))
+        self.assertEqual(imageio.imread(os.path.join(output, 'c.png')).shape, SHAPE + (3,))
+
+    def test_the_softmax_is_built_once(self):
+        softmax = helper.road_probability(self.logits)
+        self.assertIs(helper.road_probability(self.logits), softmax)
+
+
+class Metrics(unittest.TestCase):
+    def test_road_iou(self):
+        labels = np.array([[True, False]] * 2 + [[False, True]] * 3 + [[False, False]] * 2)
+        road = np.array([True, False, True, True, False, True, True])
+        self.assertEqual(metrics.road_iou(road, labels), 2 / 4)
+        self.assertEqual(metrics.road_iou(labels[:, 1], labels), 1)
+        self.assertTrue(np.isnan(metrics.road_iou(np.zeros(1, bool), np.array([[True, False]]))))
+
+
+class Vgg16(Case):
+    def write_keras_file(self, leave_out=None):
+        """A VGG-16 of Keras, slim and with random weights, and its weights in a file like the public one."""
+        keras = tf.keras
+        model = keras.Sequential([keras.layers.InputLayer(input_shape=(224, 224, 3))])
+        for block, count in enumerate(vgg16.CONVOLUTIONS_OF_BLOCK, start=1):
+            for number in range(1, count + 1):
+                model.add(keras.layers.Conv2D(4, 3, padding='same', activation='relu', bias_initializer='he_uniform',
+                                              name='block{}_conv{}'.format(block, number)))
+            model.add(keras.layers.MaxPooling2D(name='block{}_pool'.format(block)))
+        model.add(keras.layers.Flatten(name='flatten'))
+        for name, units in (('fc1', 6), ('fc2', 5)):
+            model.add(keras.layers.Dense(units, activation='relu', bias_initializer='he_uniform', name=name))
+        with h5py.File(self.path('weights.h5'), 'w') as file:
+            for layer in model.layers:
+                group = file.create_group(layer.name)
+                if layer.name != leave_out:
+                    for part, value in zip('Wb', layer.get_weights()):
+                        group['{0}_{1}_1:0'.format(layer.name, part)] = value
+        return model, self.path('weights.h5')
+
+    def test_gives_the_numbers_of_the_dense_model(self):
+        picture = np.random.RandomState(0).uniform(0, 255, size=(1, 224, 224, 3)).astype(np.float32)
+        model, weights_file = self.write_keras_file()
+        expected = model.predict(picture[..., ::-1] - np.array(vgg16.MEAN_BGR))
+        vgg16.write_from_keras(self.path('vgg'), weights_file)
+        with tf.Graph().as_default(), tf.Session() as sess:
+            image_input, keep_prob, _, _, layer7_out = main.load_vgg(sess, self.path('vgg'))
+            got = sess.run(layer7_out, {image_input: picture, keep_prob: 1})
+        self.assertEqual(got.shape, (1, 7, 7, 5))
+        self.assertTrue(expected.any())
+        # In the middle the 7x7 window covers just the picture, as the dense layer does.
+        np.testing.assert_allclose(got[:, 3, 3], expected, rtol=1e-4, atol=1e-4)
+
+    def test_not_that_file(self):
+        _, weights_file = self.write_keras_file(leave_out='block3_conv2')
+        with self.assertRaisesRegex(ValueError, 'block3_conv2'):
+            vgg16.write_from_keras(self.path('vgg'), weights_file)
+        with open(weights_file, 'w') as file:
+            file.write('not HDF5')
+        with self.assertRaises(OSError):
+            vgg16.write_from_keras(self.path('vgg'), weights_file)
+        self.assertEqual(os.listdir(self.folder), ['weights.h5'])
+
+    def test_slim_has_the_strides_of_vgg_16_and_dropout(self):
+        with tf.Session() as sess:
+            image_input, keep_prob, *outputs = main.load_vgg(sess, self.write_vgg())
+            feed = {image_input: np.random.RandomState(0).uniform(0, 255, size=(2, 64, 96, 3))}
+            plain = sess.run(outputs, {**feed, keep_prob: 1})
+            dropped = sess.run(outputs, {**feed, keep_prob: 0.5})
+        self.assertEqual([values.shape for values in plain], [(2, 8, 12, 4), (2, 4, 6, 8), (2, 2, 3, 64)])
+        np.testing.assert_array_equal(plain[1], dropped[1])
+        self.assertGreater((dropped[2] == 0).sum(), (plain[2] == 0).sum())
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves the bytes in `files` by path, with ranges; `cut` maps a path to the bytes after which each answer ends."""
+    files, cut, ranges = {}, {}, []
+
+    def do_GET(self):
+        content = self.files.get(self.path)
+        if content is None:
+            self.send_error(404)
+            return
+        wanted = re.match(r'bytes=(\d+)-', self.headers.get('Range', ''))
+        start = int(wanted.group(1)) if wanted else 0
+        self.ranges.append(start)
+        if start >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if wanted else 200)
+        self.send_header('Content-Length', str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][:self.cut.get(self.path)])
+
+    def log_message(self, *args):
+        pass
+
+
+class Downloads(Case):
+    def setUp(self):
+        super().setUp()
+        Server.files, Server.cut, Server.ranges = {}, {}, []
+        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        base = 'http://127.0.0.1:{}/'.format(server.server_port)
+        for name in ('vgg', 'keras', 'kitti'):
+            patch = mock.patch.object(helper, name.upper() + '_URL', base + name)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def zip(self, names):
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, 'w', zipfile.ZIP_DEFLATED) as file:
+            for name in names:
+                file.writestr(name, np.random.RandomState(0).bytes(5000))
+        return content.getvalue()
+
+    def damaged_zip(self):
+        content = bytearray(self.zip(self.KITTI))
+        content[100:200] = bytes(100)
+        return bytes(content)
+
+    VGG = ('vgg/saved_model.pb', 'vgg/variables/variables.index', 'vgg/variables/variables.data-00000-of-00001')
+    KITTI = ('data_road/training/image_2/a.png', 'data_road/training/gt_image_2/a.png', 'data_road/testing/image_2/a.png')
+
+    def assert_fetched(self, names):
+        self.assertEqual(os.listdir(self.folder), [names[0].split('/')[0]])
+        for name in names:
+            self.assertEqual(open(self.path(name), 'rb').read(), np.random.RandomState(0).bytes(5000))
+
+    def test_whole(self):
+        Server.files = {'/vgg': self.zip(self.VGG)}
+        helper.maybe_download_pretrained_vgg(self.folder)
+        self.assert_fetched(self.VGG)
+        Server.files = {}
+        helper.maybe_download_pretrained_vgg(self.folder)  # it is there: nothing is fetched
+
+    def test_kitti(self):
+        Server.files = {'/kitti': self.zip(self.KITTI)}
+        helper.maybe_download_kitti_road(self.folder)
+        self.assert_fetched(self.KITTI)
+        self.assertIn('CC BY-NC-SA', self.printed.getvalue())
+        self.printed.truncate(0)
+        helper.maybe_download_kitti_road(self.folder)
+        self.assertEqual(self.printed.getvalue().strip('\0'), '')
+
+    def test_a_cut_off_download_is_continued_at_once(self):
+        Server.files, Server.cut = {'/kitti': self.zip(self.KITTI)}, {'/kitti': 9000}
+        helper.maybe_download_kitti_road(self.folder)
+        self.assert_fetched(self.KITTI)
+        self.assertEqual(Server.ranges, [0, 8999])
+
+    def test_a_cut_off_download_is_continued_by_the_next_start(self):
+        Server.files, Server.cut = {'/kitti': self.zip(self.KITTI)}, {'/kitti': 1000}
+        self.assertIn('cut off after 2,998 of', self.assert_user_error(helper.maybe_download_kitti_road, self.folder))
+        self.assertEqual(os.listdir(self.folder), ['data_road.zip.part'])
+        Server.cut = {}
+        helper.maybe_download_kitti_road(self.folder)
+        self.assert_fetched(self.KITTI)
+        self.assertEqual(Server.ranges[-1], 2997)
+
+    def test_a_complete_part_file_is_used(self):
+        Server.files = {'/kitti': self.zip(self.KITTI)}
+        with open(self.path('data_road.zip.part'), 'wb') as file:
+            file.write(Server.files['/kitti'])
+        helper.maybe_download_kitti_road(self.folder)
+        self.assert_fetched(self.KITTI)
+
+    def test_a_part_file_longer_than_the_servers(self):
+        Server.files = {'/kitti': self.zip(self.KITTI)}
+        with open(self.path('data_road.zip.part'), 'wb') as file:
+            file.write(bytes(20000))
+        self.assert_user_error(helper.maybe_download_kitti_road, self.folder)
+        helper.maybe_download_kitti_road(self.folder)
+        self.assert_fetched(self.KITTI)
+
+    def test_an_archive_is_kept_when_unpacking_is_interrupted(self):
+        Server.files = {'/kitti': self.zip(self.KITTI)}
+        for problem in (KeyboardInterrupt, OSError('disk full')):
+            with mock.patch.object(zipfile.ZipFile, 'extract', side_effect=problem):
+                with self.assertRaises((KeyboardInterrupt, helper.UserError)):
+                    helper.maybe_download_kitti_road(self.folder)
+            self.assertEqual(os.listdir(self.folder), ['data_road.zip'])
+        Server.files = {}
+        helper.maybe_download_kitti_road(self.folder)
+        self.assert_fetched(self.KITTI)
+
+    def test_404(self):
+        message = self.assert_user_error(helper.maybe_download_kitti_road, self.folder)
+        for part in ('404', helper.KITTI_URL, self.path('data_road'), '--demo'):
+            self.assertIn(part, message)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_no_zip_and_zips_of_something_else(self):
+        for content, expected in ((b'<html>' + bytes(1000), 'not a zip'), (self.damaged_zip(), 'cannot be had'),
+                                  (self.zip(['other/file']), 'no folder data_road'),
+                                  (self.zip(['data_road/training/../../../escaped']), 'outside'),
+                                  (self.zip(['/tmp/escaped']), 'outside')):
+            with self.subTest(expected):
+                Server.files = {'/kitti': content}
+                self.assertIn(expected, self.assert_user_error(helper.maybe_download_kitti_road, self.folder))
+                self.assertEqual(os.listdir(self.folder), [])
+                self.assertFalse(os.path.exists(os.path.join(os.path.dirname(self.folder), 'escaped')))
+
+    def test_vgg_is_built_from_the_weights_of_keras_where_the_archive_fails(self):
+        with open(Vgg16.write_keras_file(self)[1], 'rb') as file:
+            Server.files = {'/keras': file.read(), '/vgg': self.zip(self.VGG)}
+        Server.cut = {'/vgg': 1000}
+        os.remove(self.path('weights.h5'))
+        helper.maybe_download_pretrained_vgg(self.folder)
+        self.assertEqual(os.listdir(self.folder), ['vgg'])
+        with tf.Graph().as_default(), tf.Session() as sess:
+            self.assertEqual(main.load_vgg(sess, self.path('vgg'))[4].shape.as_list()[-1], 5)
+
+    def test_vgg_where_both_fail(self):
+        Server.files = {'/keras': b'not HDF5'}
+        message = self.assert_user_error(helper.maybe_download_pretrained_vgg, self.folder)
+        for part in (helper.VGG_URL, helper.KERAS_URL, self.path('vgg'), '--demo'):
+            self.assertIn(part, message)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_an_empty_folder_in_its_place(self):
+        os.makedirs(self.path('data_road'))
+        Server.files = {'/kitti': self.zip(self.KITTI)}
+        helper.maybe_download_kitti_road(self.folder)
+        self.assert_fetched(self.KITTI)
+
+    def test_something_else_in_its_place(self):
+        os.makedirs(self.path('vgg', 'variables'))
+        os.makedirs(self.path('data_road', 'training', 'image_2'))
+        self.assertIn('saved_model.pb', self.assert_user_error(helper.maybe_download_pretrained_vgg, self.folder))
+        self.assertIn('gt_image_2', self.assert_user_error(helper.maybe_download_kitti_road, self.folder))
+        self.assertIn('no such folder', self.assert_user_error(helper.maybe_download_kitti_road, self.path('no')))
+
+
+class Demo(Case):
+    def test_scenes_have_kittis_layout_and_colours(self):
+        demo.write_scenes(self.path('data_road'), seed=5, training=4, testing=3)
+        for split, names in (('training', ['um_000000', 'um_000001', 'umm_000000', 'uu_000000']),
+                             ('testing', ['um_000000', 'umm_000000', 'uu_000000'])):
+            self.assertEqual(sorted(os.listdir(self.path('data_road', split, 'image_2'))), [name + '.png' for name in names])
+            labels = [name.replace('_', '_road_') for name in names] + [
+                name.replace('_', '_lane_') for name in names if name.startswith('um_')]
+            self.assertEqual(sorted(os.listdir(self.path('data_road', split, 'gt_image_2'))),
+                             sorted(label + '.png' for label in labels))
+            for name in names:
+                picture = imageio.imread(self.path('data_road', split, 'image_2', name + '.png'))
+                label = imageio.imread(self.path('data_road', split, 'gt_image_2', name.replace('_', '_road_') + '.png'))
+                self.assertEqual(picture.shape, label.shape)
+                self.assertTrue(370 <= picture.shape[0] <= 376 and 1224 <= picture.shape[1] <= 1242)
+                colours = {tuple(colour) for colour in np.unique(label.reshape(-1, 3), axis=0)}
+                self.assertLessEqual(colours, {(255, 0, 255), (255, 0, 0), (0, 0, 0)})
+                self.assertTrue(0.03 < (label[..., 2] == 255).mean() < 0.5)
+
+    def test_a_scene_is_fixed_by_seed_and_name(self):
+        def scenes(seed, training):
+            folder = tempfile.mkdtemp(dir=self.folder)
+            demo.write_scenes(os.path.join(folder, 'd'), seed, training=training, testing=1)
+            return [imageio.imread(os.path.join(folder, 'd', name, 'image_2', 'um_000000.png'))
+                    for name in ('training', 'testing')]
+        first, again, other = scenes(1, 1), scenes(1, 2), scenes(2, 1)
+        np.testing.assert_array_equal(first[0], again[0])
+        self.assertFalse(np.array_equal(first[0], other[0]))
+        self.assertFalse(np.array_equal(first[0], first[1]))
+
+
+class CommandLine(Case):
+    def run_main(self, *arguments, **environment):
+        """Run main.py; returns its exit status and all that it printed, its bars as lines."""
+        process = subprocess.run([sys.executable, os.path.join(HERE, 'main.py')] + list(arguments), cwd=self.folder,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
+                                 env={**os.environ, **environment})
+        return process.returncode, process.stdout
+
+    def assert_ends_in_one_line(self, result, expected):
+        status, output = result
+        self.assertEqual(status, 2, output)
+        self.assertNotIn('Traceback', output)
+        self.assertRegex(output.splitlines()[-1], '^(main.py: )?error: .*' + expected)
+
+    def test_values_that_make_no_sense(self):
+        for option, values in (('--epochs', ('0', '-1', '1.5', 'many')), ('--batch-size', ('0', '-5')),
+                               ('--learning-rate', ('-1', '0', 'nan', 'inf')), ('--keep-prob', ('0', '1.1')),
+                               ('--l2', ('-1', 'nan')), ('--seed', ('-1', str(2 ** 32)))):
+            for value in values:
+                with self.subTest(option + ' ' + value), mock.patch.object(sys, 'argv', ['main.py', option, value]):
+                    errors = io.StringIO()
+                    with self.assertRaises(SystemExit) as ended, contextlib.redirect_stderr(errors):
+                        main.main()
+                    self.assertEqual(ended.exception.code, 2)
+                    self.assertIn('argument {}: invalid'.format(option), errors.getvalue())
+
+    def test_user_errors(self):
+        self.assert_ends_in_one_line(self.run_main('--data-dir', 'nowhere'), 'nowhere: no such folder')
+
+    def test_what_the_end_needs_is_looked_for_before_the_training(self):
+        self.write_vgg()
+        self.write_kitti()
+        testing = self.write_kitti('data_road/testing')
+        open(self.path('file'), 'w').close()
+        with mock.patch.object(main, 'train_nn') as train_nn:
+            with self.assertRaisesRegex(OSError, 'file'):
+                main.run(self.folder, self.path('file'))
+            os.remove(os.path.join(testing, 'gt_image_2', 'um_road_000002.png'))
+            self.assertIn('um_road_000002', self.assert_user_error(main.run, self.folder, self.path('runs')))
+            shutil.rmtree(os.path.join(testing, 'gt_image_2'))
+            with open(os.path.join(testing, 'image_2', 'um_000001.png'), 'r+b') as file:
+                file.truncate(300)
+            self.assertIn('um_000001.png', self.assert_user_error(main.run, self.folder, self.path('runs')))
+            shutil.rmtree(os.path.join(testing, 'image_2'))
+            self.assertIn('image_2', self.assert_user_error(main.run, self.folder, self.path('runs')))
+            self.assertFalse(train_nn.called)
+
+    def test_out_of_memory(self):
+        errors = io.StringIO()
+        with mock.patch.object(main, 'run', side_effect=tf.errors.ResourceExhaustedError(None, None, 'OOM\nwhen')):
+            with mock.patch.object(sys, 'argv', ['main.py', '--batch-size', '77']), mock.patch.object(sys, 'stdout'):
+                with self.assertRaises(SystemExit) as ended, contextlib.redirect_stderr(errors):
+                    main.main()
+        self.assertEqual(ended.exception.code, 2)
+        self.assertRegex(errors.getvalue(), '^error: out of memory.*--batch-size than 77\n$')
+
+    def test_the_demo_has_settings_of_its_own_that_options_change(self):
+        for arguments, expected in ((['--demo'], main.DEMO_SETTINGS),
+                                    (['--demo', '--epochs', '3'], dict(main.DEMO_SETTINGS, epochs=3)),
+                                    ([], dict(epochs=50, batch_size=5, learning_rate=9e-4, keep_prob=0.5, l2=1e-3))):
+            with mock.patch.object(sys, 'argv', ['main.py'] + arguments):
+                settings = main.parse_arguments()
+            self.assertEqual({name: settings[name] for name in expected}, expected)
+
+    def test_chatter_of_tensorflow_is_kept_back_and_warnings_are_not(self):
+        chatter = ['I0000 00:00:1.2 3 port.cc:153] oneDNN', '2026-11-22 16:55:07.5: I tensorflow/core/x.cc:1] info']
+        warnings = ['2026-11-22 16:55:07.5: W tensorflow/x.cc:55] Could not load dynamic library \'libcudnn.so.7\'',
+                    'F0000 00:00:1.2 3 cpu_feature_guard.cc:37] compiled to use AVX']
+        for end in ('raise ImportError("no")', 'os.abort()'):
+            with open(self.path('modules', 'tensorflow.py'), 'w') as file:
+                file.write('import os\nos.write(2, {!r}.encode())\n{}\n'.format('\n'.join(chatter + warnings + ['']), end))
+            lines = self.run_main(PYTHONPATH=self.path('modules'), TF_CPP_MIN_LOG_LEVEL='1')[1].splitlines()
+            self.assertEqual(lines[:2], warnings)
+
+    def test_tensorflow_missing_or_broken(self):
+        with open(self.path('modules', 'tensorflow.py'), 'w') as file:
+            file.write('raise TypeError("Descriptors cannot not be created directly.\\nmore lines")')
+        self.assert_ends_in_one_line(self.run_main(PYTHONPATH=self.path('modules')),
+                                     r'Descriptors cannot not be created directly\.\). Needed: Python 3\.7 with')
+
+    def test_demo(self):
+        """The whole program, on few scenes."""
+        with mock.patch.object(main, 'DEMO_TRAINING', 6), mock.patch.object(main, 'DEMO_TESTING', 3):
+            main.prepare_demo(self.folder, seed=0)
+        status, output = self.run_main('--demo', '--data-dir', '.', '--epochs', '2', '--batch-size', '3')
+        self.assertEqual(status, 0, output)
+        lines = [line.split('\r')[-1] for line in output.splitlines()]
+        self.assertEqual(len(re.findall(r'^Epoch ./2: cross entropy', '\n'.join(lines), re.MULTILINE)), 2, output)
+        self.assertRegex(lines[-1], r'Road IoU on the test pictures: 0\.\d{3}')
+        self.assertNotIn('deprecated', output)
+        self.assertNotIn('WARNING', output)
+        run, = os.listdir(self.path('runs', ''))
+        self.assertEqual(sorted(os.listdir(self.path('runs', run))), ['um_000000.png', 'umm_000000.png', 'uu_000000.png'])
+
+    def test_ctrl_c(self):
+        with mock.patch.object(main, 'DEMO_TRAINING', 6), mock.patch.object(main, 'DEMO_TESTING', 3):
+            main.prepare_demo(self.folder, seed=0)
+        process = subprocess.Popen([sys.executable, os.path.join(HERE, 'main.py'), '--demo', '--data-dir', '.'],
+                                   cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        for line in process.stdout:
+            if line.startswith('Epoch 2/'):
+                process.send_signal(signal.SIGINT)
+                break
+        errors = process.communicate()[1]
+        self.assertEqual(process.returncode, 130)
+        self.assertNotIn('Traceback', errors)
+        self.assertTrue(errors.endswith('stopped\n'))
