@@ -315,7 +315,7 @@ def paint_ground(road, x, z, shadows, light, random):
             material[(out > start) & (out <= stop)] = kind
     material[beside_the_road(road, x, z)] = ASPHALT
     asphalt, paving = random.uniform(80, 118), random.uniform(150, 185)
-    palette = np.array([asphalt + random.normal(0, 3, 3), paving * np.array((1.14, 0.97, 0.78)), np.full(3, paving + 25),
+    palette = np.array([asphalt + random.normal(0, 3, 3), paving * np.array((1.14, 0.97, 0.78)), [paving + 25] * 3,
                         (86, 102, 52) + random.normal(0, 6, 3), (138, 108, 66)], np.float32)
     fine, coarse = tile_noise(x, z, 0.012, 3, random), tile_noise(x, z, 0.5, 1, random)
     grain = 1 + np.array([0.05, 0.05, 0.06, 0.16, 0.12], np.float32)[material] * (

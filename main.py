@@ -58,8 +58,8 @@ def load_vgg(sess, vgg_path):
         problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
     except (ValueError, tf.errors.OpError):
         problem = 'the weights in {} are missing or damaged'.format(os.path.join(vgg_path, 'variables'))
-    raise helper.UserError('{}: not the VGG-16 model: {}. Move the folder away, and the next start gets a new one'.format(
-        vgg_path, problem))
+    raise helper.UserError('{}: not the VGG-16 model: {}. Move the folder away, and the next start gets a new '
+                           'one'.format(vgg_path, problem))
 
 
 def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=L2):
@@ -251,8 +251,9 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description='Train FCN-8 on VGG-16 with KITTI and paint the test pictures.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--demo', action='store_true',
-                        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no GPU; '
-                             'sets --epochs {epochs} --batch-size {batch_size} where you do not'.format(**DEMO_SETTINGS))
+                        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no '
+                             'GPU; sets --epochs {epochs} --batch-size {batch_size} where you do not'.format(
+                                 **DEMO_SETTINGS))
     parser.add_argument('--data-dir', default='data', metavar='DIR', help='folder of vgg and data_road')
     parser.add_argument('--runs-dir', default='runs', metavar='DIR', help='folder in which each run makes its own')
     parser.add_argument('--epochs', type=count, default=EPOCHS, metavar='N', help='times to go through the pictures')

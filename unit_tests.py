@@ -1,6 +1,5 @@
 """The unit checks of this project, on small graphs and small pictures, without network: run by project_tests.py."""
 import contextlib
-import glob
 import http.server
 import io
 import os
@@ -116,9 +115,9 @@ class StarterChecks(Case):
     def test_a_main_of_the_starters_form_can_import_them(self):
         with open(self.path('main.py'), 'w') as file:
             file.write('import project_tests as tests\n'
-                       'def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, loss, image, label, keep, rate):\n'
+                       'def train_nn(sess, epochs, batch_size, batches, train_op, loss, image, label, keep, rate):\n'
                        '    for _ in range(epochs):\n'
-                       '        for images, labels in get_batches_fn(batch_size):\n'
+                       '        for images, labels in batches(batch_size):\n'
                        '            sess.run([train_op, loss], {image: images, label: labels, keep: 0.5})\n'
                        'tests.test_train_nn(train_nn)\n')
         process = subprocess.run([sys.executable, 'main.py'], cwd=self.folder, stdout=subprocess.PIPE,
@@ -393,7 +392,8 @@ class Training(Case):
         self.write_kitti('data_road/testing', count=1)
         self.write_vgg()
         settings = dict(epochs=7, batch_size=3, learning_rate=0.1, keep_prob=0.2)
-        with mock.patch.object(main, 'train_nn') as train_nn, mock.patch.object(main, 'layers', wraps=main.layers) as layers:
+        with mock.patch.object(main, 'train_nn') as train_nn, \
+                mock.patch.object(main, 'layers', wraps=main.layers) as layers:
             train_nn.side_effect = lambda sess, *args: self.assertTrue(sess.graph.finalized)
             main.run(self.folder, self.path('runs', ''), l2=0.3, **settings)
         (_, epochs, batch_size), (keep_prob, learning_rate) = train_nn.call_args[0][:3], train_nn.call_args[0][-2:]
@@ -496,7 +496,8 @@ class Batches(Case):
         def same_name():
             Image.new('RGB', (9, 9)).save(self.path('data_road/training/image_2/um_000001.jpg'))
 
-        for damage, expected in ((remove_label, 'um_road_000001.png is missing'), (other_size, 'um_road_000001.png.* 9x9'),
+        for damage, expected in ((remove_label, 'um_road_000001.png is missing'),
+                                 (other_size, 'um_road_000001.png.* 9x9'),
                                  (text, 'um_000001.png: cannot be read'), (no_pictures, 'image_2: no .* pictures'),
                                  (same_name, 'um_000001.jpg and .*um_000001.png')):
             with self.subTest(damage.__name__):
@@ -528,7 +529,8 @@ class Overlays(Case):
 
     def test_road_is_half_green_and_the_rest_untouched(self):
         with tf.Session() as sess:
-            outputs = list(helper.gen_test_output(sess, self.logits, self.keep_prob, self.image, self.data_folder, SHAPE))
+            outputs = list(helper.gen_test_output(
+                sess, self.logits, self.keep_prob, self.image, self.data_folder, SHAPE))
         self.assertEqual(len(outputs), 4)
         for (name, painted), (expected_name, picture) in zip(outputs, self.pictures()):
             self.assertEqual(name, expected_name)
@@ -550,7 +552,8 @@ class Overlays(Case):
         with tf.Session() as sess:
             output = helper.save_inference_samples(self.path('runs', ''), self.folder, sess, SHAPE, self.logits,
                                                    self.keep_prob, self.image)
-        self.assertEqual(sorted(os.listdir(output)), ['a b.png', 'c.png'] + ['um_{:06d}.png'.format(n) for n in range(3)])
+        self.assertEqual(sorted(os.listdir(output)),
+                         ['a b.png', 'c.png'] + ['um_{:06d}.png'.format(n) for n in range(3)])
         self.assertEqual(os.path.dirname(output), self.path('runs', '').rstrip('/'))
         self.assertEqual(imageio.imread(os.path.join(output, 'c.png')).shape, SHAPE + (3,))
 
@@ -674,7 +677,8 @@ class Downloads(Case):
         return bytes(content)
 
     VGG = ('vgg/saved_model.pb', 'vgg/variables/variables.index', 'vgg/variables/variables.data-00000-of-00001')
-    KITTI = ('data_road/training/image_2/a.png', 'data_road/training/gt_image_2/a.png', 'data_road/testing/image_2/a.png')
+    KITTI = ('data_road/training/image_2/a.png', 'data_road/training/gt_image_2/a.png',
+             'data_road/testing/image_2/a.png')
 
     def assert_fetched(self, names):
         self.assertEqual(os.listdir(self.folder), [names[0].split('/')[0]])
@@ -791,14 +795,16 @@ class Demo(Case):
         demo.write_scenes(self.path('data_road'), seed=5, training=4, testing=3)
         for split, names in (('training', ['um_000000', 'um_000001', 'umm_000000', 'uu_000000']),
                              ('testing', ['um_000000', 'umm_000000', 'uu_000000'])):
-            self.assertEqual(sorted(os.listdir(self.path('data_road', split, 'image_2'))), [name + '.png' for name in names])
+            self.assertEqual(sorted(os.listdir(self.path('data_road', split, 'image_2'))),
+                             [name + '.png' for name in names])
             labels = [name.replace('_', '_road_') for name in names] + [
                 name.replace('_', '_lane_') for name in names if name.startswith('um_')]
             self.assertEqual(sorted(os.listdir(self.path('data_road', split, 'gt_image_2'))),
                              sorted(label + '.png' for label in labels))
             for name in names:
                 picture = imageio.imread(self.path('data_road', split, 'image_2', name + '.png'))
-                label = imageio.imread(self.path('data_road', split, 'gt_image_2', name.replace('_', '_road_') + '.png'))
+                label = imageio.imread(self.path('data_road', split, 'gt_image_2',
+                                                 name.replace('_', '_road_') + '.png'))
                 self.assertEqual(picture.shape, label.shape)
                 self.assertTrue(370 <= picture.shape[0] <= 376 and 1224 <= picture.shape[1] <= 1242)
                 colours = {tuple(colour) for colour in np.unique(label.reshape(-1, 3), axis=0)}
@@ -887,7 +893,8 @@ class CommandLine(Case):
                     'F0000 00:00:1.2 3 cpu_feature_guard.cc:37] compiled to use AVX']
         for end in ('raise ImportError("no")', 'os.abort()'):
             with open(self.path('modules', 'tensorflow.py'), 'w') as file:
-                file.write('import os\nos.write(2, {!r}.encode())\n{}\n'.format('\n'.join(chatter + warnings + ['']), end))
+                file.write('import os\nos.write(2, {!r}.encode())\n{}\n'.format(
+                    '\n'.join(chatter + warnings + ['']), end))
             lines = self.run_main(PYTHONPATH=self.path('modules'), TF_CPP_MIN_LOG_LEVEL='1')[1].splitlines()
             self.assertEqual(lines[:2], warnings)
 
@@ -909,13 +916,15 @@ class CommandLine(Case):
         self.assertNotIn('deprecated', output)
         self.assertNotIn('WARNING', output)
         run, = os.listdir(self.path('runs', ''))
-        self.assertEqual(sorted(os.listdir(self.path('runs', run))), ['um_000000.png', 'umm_000000.png', 'uu_000000.png'])
+        self.assertEqual(sorted(os.listdir(self.path('runs', run))),
+                         ['um_000000.png', 'umm_000000.png', 'uu_000000.png'])
 
     def test_ctrl_c(self):
         with mock.patch.object(main, 'DEMO_TRAINING', 6), mock.patch.object(main, 'DEMO_TESTING', 3):
             main.prepare_demo(self.folder, seed=0)
         process = subprocess.Popen([sys.executable, os.path.join(HERE, 'main.py'), '--demo', '--data-dir', '.'],
-                                   cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+                                   cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   universal_newlines=True)
         for line in process.stdout:
             if line.startswith('Epoch 2/'):
                 process.send_signal(signal.SIGINT)
