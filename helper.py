@@ -1,6 +1,7 @@
 """Pictures in, pictures out: fetches VGG-16 and KITTI, makes batches, writes the overlays."""
 import concurrent.futures
 import contextlib
+import functools
 import glob
 import http.client
 import os
@@ -94,8 +95,8 @@ def _to_be_fetched(folder, parts):
         return True
     for part in parts:
         if not os.path.exists(os.path.join(folder, part)):
-            raise UserError('{}: {} is missing. Complete the folder, or move it away to have it fetched'.format(
-                folder, part))
+            raise UserError('{}: {} is missing. Complete the folder, or move it away, and the next start gets a new '
+                            'one'.format(folder, part))
     return False
 
 
@@ -187,8 +188,7 @@ def list_pictures(data_folder):
     Raises UserError where there is none, and where two have one name.
     """
     folder = os.path.join(data_folder, 'image_2')
-    paths = sorted(path for path in glob.glob(os.path.join(glob.escape(folder), '*'))
-                   if re.search(r'\.(png|jpe?g)$', path, re.IGNORECASE))
+    paths = _list(folder, r'\.(png|jpe?g)$')
     if not paths:
         raise UserError('{}: no PNG or JPEG pictures'.format(folder))
     for path, following in zip(paths, paths[1:]):
@@ -208,21 +208,29 @@ def check_pictures(paths):
         return list(tqdm(pool.map(size, paths), desc='Check pictures', total=len(paths), unit='picture', leave=False))
 
 
+def _list(folder, pattern):
+    """The paths of the files in `folder` whose names match the regular expression, in whatever case; sorted."""
+    return sorted(path for path in glob.glob(os.path.join(glob.escape(folder), '*'))
+                  if re.search(pattern, os.path.basename(path), re.IGNORECASE))
+
+
 def _stem(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
 def _pair_with_labels(data_folder):
     """The (picture, label) paths of a folder in KITTI's layout, read once: sound, and of one size in each pair."""
-    label_of = {}
-    for path in glob.glob(os.path.join(glob.escape(data_folder), 'gt_image_2', '*_road_*.png')):
-        label_of['_'.join(_stem(path).rsplit('_road_', 1))] = path
+    label_folder = os.path.join(data_folder, 'gt_image_2')
+    label_of = {'_'.join(_stem(path).rsplit('_road_', 1)): path for path in _list(label_folder, r'_road_.*\.png$')}
     pictures = list_pictures(data_folder)
     for picture in pictures:
         if _stem(picture) not in label_of:
-            category, _, number = _stem(picture).rpartition('_')
+            category, underscore, number = _stem(picture).rpartition('_')
+            if not underscore:
+                raise UserError('{}: a name of the form um_000003 is needed, whose label is um_road_000003.png'.format(
+                    picture))
             raise UserError('{}: its label {}_road_{}.png is missing in {}'.format(
-                picture, category, number, os.path.join(data_folder, 'gt_image_2')))
+                picture, category, number, label_folder))
     labels = [label_of[_stem(picture)] for picture in pictures]
     sizes = check_pictures(pictures + labels)
     for picture, label, size, label_size in zip(pictures, labels, sizes, sizes[len(pictures):]):
@@ -274,9 +282,16 @@ def gen_batch_function(data_folder, image_shape, seed=None):
     [n, height, width, 3], labels bool [n, height, width, 2], one-hot (background, road) and all False where the pixel
     does not count. The last batch is as short as it comes. get_batches_fn.pictures is the number of pictures.
 
-    Raises UserError where pictures or labels are missing, unreadable or of different sizes.
+    Raises UserError where pictures or labels are missing, unreadable or of different sizes, and where one of the
+    classes is nowhere in the labels.
     """
     pairs = _pair_with_labels(data_folder)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        classes = [label.any(axis=(0, 1)) for label in pool.map(
+            functools.partial(_read_label, image_shape=image_shape), [label for _, label in pairs])]
+    if not np.any(classes, axis=0).all():
+        raise UserError('{}: the labels together need both background, red {}, and road, any other colour but '
+                        'black'.format(os.path.join(data_folder, 'gt_image_2'), BACKGROUND))
     random = np.random.RandomState(seed)
 
     def get_batches_fn(batch_size):
@@ -336,7 +351,16 @@ def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_p
     os.makedirs(output_dir)
     pictures = gen_test_output(sess, logits, keep_prob, input_image, data_folder, image_shape)
     for name, picture in tqdm(pictures, desc='Paint', total=len(list_pictures(data_folder)), unit='picture'):
-        path = os.path.join(output_dir, _stem(name) + '.png')
-        imageio.imwrite(path + '.part', picture, format='png')
-        os.replace(path + '.part', path)
+        _write_picture(os.path.join(output_dir, _stem(name) + '.png'), picture)
     return output_dir
+
+
+def _write_picture(path, picture):
+    part = path + '.part'
+    try:
+        imageio.imwrite(part, picture, format='png')
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError('{}: cannot be written ({})'.format(path, error))
+    finally:
+        _remove(part)

@@ -24,6 +24,9 @@ NUM_CLASSES = 2  # background, road
 IMAGE_SHAPE = (160, 576)  # height, width in pixels: multiples of 32, as five poolings halve them
 
 
+# What a training picture takes with the full VGG-16 on two cores, as measured
+CPU_SECONDS_PER_PICTURE = 2.2 if tf.__version__.startswith('1.') else 1.7
+
 # The published hyper-parameters
 EPOCHS = 50
 BATCH_SIZE = 5
@@ -57,6 +60,9 @@ def load_vgg(sess, vgg_path):
     except (OSError, RuntimeError, KeyError) as error:
         problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
     except (ValueError, tf.errors.OpError):
+        if '[' in vgg_path or '\\' in vgg_path:
+            raise helper.UserError('{}: TensorFlow cannot restore weights below a folder with [ or \\ in its name. '
+                                   'Rename that folder'.format(vgg_path))
         problem = 'the weights in {} are missing or damaged'.format(os.path.join(vgg_path, 'variables'))
     raise helper.UserError('{}: not the VGG-16 model: {}. Move the folder away, and the next start gets a new '
                            'one'.format(vgg_path, problem))
@@ -132,8 +138,9 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
                                    {input_image: images, correct_label: labels,
                                     keep_prob: keep_prob_value, learning_rate: learning_rate_value})
                 if not np.isfinite(loss):
-                    raise helper.UserError('the loss became {} in epoch {}, picture {}: try a lower learning rate '
-                                           'than {}'.format(loss, epoch, pictures + 1, learning_rate_value))
+                    raise helper.UserError('the loss became {} in epoch {}, picture {}: try a lower --learning-rate '
+                                           'than {}, or a lower --l2'.format(
+                                               loss, epoch, pictures + 1, learning_rate_value))
                 loss_sum += loss * len(labels)
                 pictures += len(labels)
                 bar.set_postfix_str('cross entropy {:.4f}'.format(loss_sum / pictures), refresh=False)
@@ -163,13 +170,15 @@ def score(sess, road, keep_prob, input_image, get_batches_fn):
     return metrics.road_iou(np.concatenate(predictions), np.concatenate(truth))
 
 
-def report_device():
+def report_device(pictures):
+    """Print what trains and, if it is no GPU, how long that takes for `pictures` times a training picture."""
     gpus = tf.config.experimental.list_physical_devices('GPU')
     if gpus:
         print('TensorFlow {} trains on {}'.format(tf.__version__, gpus[0].name))
-    else:
-        print('TensorFlow {} found no GPU and trains on the CPU: the published run (289 pictures, 50 epochs, the full '
-              'VGG-16) takes about 7 hours on two cores with TensorFlow 2, 9 hours with 1.15'.format(tf.__version__))
+        return
+    print('TensorFlow {} found no GPU and trains on the CPU'.format(tf.__version__))
+    if pictures:
+        print('With two cores that takes about {:.1f} hours'.format(pictures * CPU_SECONDS_PER_PICTURE / 3600))
 
 
 def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
@@ -192,13 +201,17 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
         get_test_batches_fn = helper.gen_batch_function(testing, IMAGE_SHAPE)
     else:
         helper.check_pictures(helper.list_pictures(testing))
-    os.makedirs(runs_dir, exist_ok=True)
-    tempfile.TemporaryFile(dir=runs_dir).close()
-    report_device()
+    try:
+        os.makedirs(runs_dir, exist_ok=True)
+        tempfile.TemporaryFile(dir=runs_dir).close()
+    except OSError as error:
+        raise helper.UserError('{}: no folder to write to ({}). Name another with --runs-dir'.format(
+            runs_dir, error.strerror))
 
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(seed)
         input_image, keep_prob_input, layer3_out, layer4_out, layer7_out = load_vgg(sess, os.path.join(data_dir, 'vgg'))
+        report_device(epochs * get_batches_fn.pictures if layer7_out.shape[-1] == 4096 else 0)
         nn_last_layer = layers(layer3_out, layer4_out, layer7_out, NUM_CLASSES, l2)
         correct_label = tf.placeholder(tf.float32, [None, None, None, NUM_CLASSES], name='correct_label')
         learning_rate_input = tf.placeholder(tf.float32, name='learning_rate')
@@ -226,11 +239,15 @@ def prepare_demo(data_dir, seed):
     """
     folder = os.path.join(data_dir, 'demo-{}'.format(seed) if seed else 'demo')
     os.makedirs(folder, exist_ok=True)
-    data_road, vgg = os.path.join(folder, 'data_road'), os.path.join(folder, 'vgg')
-    if not os.path.exists(data_road):
-        demo.write_scenes(data_road, seed, DEMO_TRAINING, DEMO_TESTING)
-    if not os.path.exists(vgg):
-        vgg16.write_slim(vgg, seed)
+    for name, write in (('data_road', lambda path: demo.write_scenes(path, seed, DEMO_TRAINING, DEMO_TESTING)),
+                        ('vgg', lambda path: vgg16.write_slim(path, seed))):
+        path = os.path.join(folder, name)
+        try:
+            if not os.path.exists(path):
+                write(path)
+        except OSError:
+            if not os.path.exists(path):  # otherwise another run was faster, and wrote the same
+                raise
     return folder
 
 
@@ -250,7 +267,7 @@ def parse_arguments():
     positive = number(float, 'positive number', lambda value: 0 < value < float('inf'))
     parser = argparse.ArgumentParser(description='Train FCN-8 on VGG-16 with KITTI and paint the test pictures.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--demo', action='store_true',
+    parser.add_argument('--demo', action='store_true', default=argparse.SUPPRESS,
                         help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no '
                              'GPU; sets --epochs {epochs} --batch-size {batch_size} where you do not'.format(
                                  **DEMO_SETTINGS))
@@ -267,7 +284,7 @@ def parse_arguments():
                         default=0, metavar='N', help="fixes the order of the pictures, the decoder's first weights "
                                                      'and the scenes of the demo')
     arguments = parser.parse_args()
-    if arguments.demo:
+    if 'demo' in arguments:
         parser.set_defaults(**DEMO_SETTINGS)
         arguments = parser.parse_args()
     return vars(arguments)
@@ -276,9 +293,10 @@ def parse_arguments():
 def main():
     """Do what the command line asks for; what the user can mend ends in one line and exit status 2."""
     settings = parse_arguments()
-    sys.stdout.reconfigure(line_buffering=True)  # so that the lines of a long run reach a log file as they come
+    # So that the lines of a long run reach a log file as they come, whatever its encoding.
+    sys.stdout.reconfigure(line_buffering=True, errors='backslashreplace')
     try:
-        if settings.pop('demo'):
+        if settings.pop('demo', False):
             settings['data_dir'] = prepare_demo(settings['data_dir'], settings['seed'])
         run(**settings)
     except (helper.UserError, OSError) as error:
@@ -289,7 +307,8 @@ def main():
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write('\nstopped\n')
-        sys.exit(130)
+        sys.stderr.flush()
+        os._exit(130)  # at once: a bar that was interrupted in the making would complain while Python ends
 
 
 if __name__ == '__main__':

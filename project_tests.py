@@ -44,6 +44,7 @@ def test_layers(layers):
     """layers gives [n, h, w, num_classes] for pictures of any size."""
     inputs = [tf.placeholder(tf.float32, [None, None, None, depth]) for depth in (256, 512, 4096)]
     output = layers(*inputs, 2)
+    assert isinstance(output, tf.Tensor), 'the output is no tensor but {!r}'.format(output)
     assert output.shape.as_list() == [None, None, None, 2], 'the output has the shape {}'.format(output.shape)
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
@@ -59,7 +60,9 @@ def test_optimize(optimize):
     last_layer = tf.Variable(tf.zeros(shape))
     correct_label = tf.placeholder(tf.float32, [None, None, None, 2])
     learning_rate = tf.placeholder(tf.float32)
-    logits, train_op, cross_entropy_loss = optimize(last_layer, correct_label, learning_rate, 2)
+    returned = optimize(last_layer, correct_label, learning_rate, 2)
+    assert isinstance(returned, tuple) and len(returned) == 3, 'three values are expected, not {!r}'.format(returned)
+    logits, train_op, cross_entropy_loss = returned
     assert logits.shape.as_list() == [24, 2], 'the logits have the shape {}'.format(logits.shape)
     one_hot = np.eye(2)[np.arange(24).reshape(shape[:-1]) % 2]
     with tf.Session() as sess:

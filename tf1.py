@@ -64,7 +64,7 @@ def _import_tensorflow():
 
 
 try:
-    for package in ('numpy', 'scipy', 'imageio', 'PIL', 'tqdm', 'h5py'):
+    for package in ('numpy', 'scipy.ndimage', 'imageio', 'PIL', 'tqdm', 'h5py'):
         importlib.import_module(package)
     tf = _import_tensorflow()
 except KeyboardInterrupt:
@@ -72,6 +72,9 @@ except KeyboardInterrupt:
 except Exception as error:  # a TensorFlow among the wrong packages fails with any of a dozen exceptions
     if os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '0':
         raise
-    sys.stderr.write('error: Python {}.{} cannot import what is needed ({}). Needed: {}\n'.format(
-        sys.version_info[0], sys.version_info[1], (str(error).splitlines() or [repr(error)])[0], NEEDED))
+    if sys.version_info[:2] in ((3, 7), (3, 10), (3, 11), (3, 12), (3, 13)):
+        problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
+    else:
+        problem = 'this is Python {}.{}'.format(*sys.version_info)
+    sys.stderr.write('error: what is needed cannot be imported: {}. Needed: {}\n'.format(problem, NEEDED))
     sys.exit(2)

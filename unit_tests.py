@@ -174,6 +174,11 @@ class LoadVgg(Case):
             builder.save()
         self.assert_refused(self.path('vgg'), 'layer7_out')
 
+    def test_a_path_that_tensorflow_takes_for_a_pattern(self):
+        self.write_vgg()
+        os.rename(self.path('vgg'), self.path('a[1]', 'vgg'))
+        self.assert_refused(self.path('a[1]', 'vgg'), r'with \[ or')
+
     def test_damaged(self):
         def cut(path):
             with open(path, 'r+b') as file:
@@ -406,17 +411,26 @@ class Batches(Case):
     def one_label(self, label, shape=None):
         """The one-hot label that comes of a label picture."""
         label = np.array(label, np.uint8)
-        imageio.imwrite(self.path('d', 'image_2', 'um_000000.png'), np.zeros(label.shape, np.uint8))
-        imageio.imwrite(self.path('d', 'gt_image_2', 'um_road_000000.png'), label)
-        (_, labels), = helper.gen_batch_function(self.path('d'), shape or label.shape[:2])(1)
-        return labels[0]
+        self.write_pair(Image.new('RGB', label.shape[1::-1], (9, 9, 9)), Image.fromarray(label))
+        batches = helper.gen_batch_function(self.path('d'), shape or label.shape[:2])(1)
+        (one_hot,) = [labels[0] for images, labels in batches if images.max() == 9]
+        return one_hot
+
+    def write_pair(self, picture, label, name='um_000000.png'):
+        """Write a picture and its label, and beside them another black pair with labels of both classes."""
+        picture.save(self.path('d', 'image_2', name))
+        label.save(self.path('d', 'gt_image_2', 'um_road_000000.png'))
+        Image.new('RGB', (64, 64)).save(self.path('d', 'image_2', 'uu_000000.png'))
+        both = np.full((64, 64, 3), helper.BACKGROUND, np.uint8)
+        both[:, 32:] = (255, 0, 255)
+        imageio.imwrite(self.path('d', 'gt_image_2', 'uu_road_000000.png'), both)
 
     def picture_as_read(self, image, name='um_000000.png'):
         """What a picture comes back as, at its own size."""
-        image.save(self.path('d', 'image_2', name))
-        Image.new('RGB', image.size, helper.BACKGROUND).save(self.path('d', 'gt_image_2', 'um_road_000000.png'))
-        (images, _), = helper.gen_batch_function(self.path('d'), image.size[::-1])(1)
-        return images[0]
+        self.write_pair(image, Image.new('RGB', image.size, helper.BACKGROUND), name)
+        batches = helper.gen_batch_function(self.path('d'), image.size[::-1])(1)
+        (picture,) = [images[0] for images, _ in batches if images.any()]
+        return picture
 
     def test_shapes_types_and_a_short_last_batch(self):
         get_batches_fn = helper.gen_batch_function(self.write_kitti(count=5), (32, 48))
@@ -493,11 +507,21 @@ class Batches(Case):
         def no_pictures():
             shutil.rmtree(self.path('data_road/training/image_2'))
 
+        def black_labels():
+            for number in range(4):
+                Image.new('RGB', SHAPE[::-1]).save(
+                    self.path('data_road/training/gt_image_2/um_road_{:06d}.png'.format(number)))
+
+        def no_underscore():
+            Image.new('RGB', (9, 9)).save(self.path('data_road/training/image_2/street.png'))
+
         def same_name():
             Image.new('RGB', (9, 9)).save(self.path('data_road/training/image_2/um_000001.jpg'))
 
         for damage, expected in ((remove_label, 'um_road_000001.png is missing'),
                                  (other_size, 'um_road_000001.png.* 9x9'),
+                                 (black_labels, 'gt_image_2: the labels together need both'),
+                                 (no_underscore, 'street.png: a name of the form'),
                                  (text, 'um_000001.png: cannot be read'), (no_pictures, 'image_2: no .* pictures'),
                                  (same_name, 'um_000001.jpg and .*um_000001.png')):
             with self.subTest(damage.__name__):
@@ -557,6 +581,17 @@ class Overlays(Case):
         self.assertEqual(os.path.dirname(output), self.path('runs', '').rstrip('/'))
         self.assertEqual(imageio.imread(os.path.join(output, 'c.png')).shape, SHAPE + (3,))
 
+    def test_a_write_error_names_the_file_and_leaves_nothing(self):
+        def disk_full(path, *args, **kwargs):
+            open(path, 'w').close()
+            raise OSError(28, 'No space left on device')
+        with tf.Session() as sess, mock.patch.object(imageio, 'imwrite', disk_full):
+            self.assertRegex(self.assert_user_error(
+                helper.save_inference_samples, self.path('runs', ''), self.folder, sess, SHAPE, self.logits,
+                self.keep_prob, self.image), 'um_000000.png: cannot be written .*No space left')
+        run, = os.listdir(self.path('runs', ''))
+        self.assertEqual(os.listdir(self.path('runs', run)), [])
+
     def test_the_softmax_is_built_once(self):
         softmax = helper.road_probability(self.logits)
         self.assertIs(helper.road_probability(self.logits), softmax)
@@ -578,12 +613,15 @@ class Vgg16(Case):
         model = keras.Sequential([keras.layers.InputLayer(input_shape=(224, 224, 3))])
         for block, count in enumerate(vgg16.CONVOLUTIONS_OF_BLOCK, start=1):
             for number in range(1, count + 1):
-                model.add(keras.layers.Conv2D(4, 3, padding='same', activation='relu', bias_initializer='he_uniform',
+                model.add(keras.layers.Conv2D(4, 3, padding='same', activation='relu',
                                               name='block{}_conv{}'.format(block, number)))
             model.add(keras.layers.MaxPooling2D(name='block{}_pool'.format(block)))
         model.add(keras.layers.Flatten(name='flatten'))
         for name, units in (('fc1', 6), ('fc2', 5)):
-            model.add(keras.layers.Dense(units, activation='relu', bias_initializer='he_uniform', name=name))
+            model.add(keras.layers.Dense(units, activation='relu', name=name))
+        random = np.random.RandomState(0)
+        model.set_weights([random.normal(0.02, np.sqrt(2 / max(np.prod(w.shape[:-1]), 50)), w.shape)
+                           for w in model.get_weights()])
         with h5py.File(self.path('weights.h5'), 'w') as file:
             for layer in model.layers:
                 group = file.create_group(layer.name)
@@ -823,6 +861,17 @@ class Demo(Case):
         self.assertFalse(np.array_equal(first[0], first[1]))
 
 
+    def test_two_runs_may_draw_at_once(self):
+        def faster(folder, *args):
+            write_scenes(folder, *args)
+            write_scenes(folder, *args)
+        write_scenes = demo.write_scenes
+        with mock.patch.object(demo, 'write_scenes', faster), \
+                mock.patch.multiple(main, DEMO_TRAINING=1, DEMO_TESTING=1):
+            folder = main.prepare_demo(self.folder, 0)
+        self.assertEqual(sorted(os.listdir(folder)), ['data_road', 'vgg'])
+
+
 class CommandLine(Case):
     def run_main(self, *arguments, **environment):
         """Run main.py; returns its exit status and all that it printed, its bars as lines."""
@@ -858,8 +907,7 @@ class CommandLine(Case):
         testing = self.write_kitti('data_road/testing')
         open(self.path('file'), 'w').close()
         with mock.patch.object(main, 'train_nn') as train_nn:
-            with self.assertRaisesRegex(OSError, 'file'):
-                main.run(self.folder, self.path('file'))
+            self.assertRegex(self.assert_user_error(main.run, self.folder, self.path('file')), 'file: .*--runs-dir')
             os.remove(os.path.join(testing, 'gt_image_2', 'um_road_000002.png'))
             self.assertIn('um_road_000002', self.assert_user_error(main.run, self.folder, self.path('runs')))
             shutil.rmtree(os.path.join(testing, 'gt_image_2'))
@@ -902,7 +950,7 @@ class CommandLine(Case):
         with open(self.path('modules', 'tensorflow.py'), 'w') as file:
             file.write('raise TypeError("Descriptors cannot not be created directly.\\nmore lines")')
         self.assert_ends_in_one_line(self.run_main(PYTHONPATH=self.path('modules')),
-                                     r'Descriptors cannot not be created directly\.\). Needed: Python 3\.7 with')
+                                     r'Descriptors cannot not be created directly\. Needed: Python 3\.7 with')
 
     def test_demo(self):
         """The whole program, on few scenes."""

@@ -72,6 +72,8 @@ def write(path, weights, seed=0):
     path: the folder to write; must not exist.
     weights: {name: (kernel float [size, size, depth_in, depth_out], bias float [depth_out])} for each name of LAYERS.
     seed: seeds dropout, which goes on from there in every session that loads the model.
+
+    Raises OSError where it cannot be written.
     """
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(seed)
@@ -83,7 +85,10 @@ def write(path, weights, seed=0):
         with tempfile.TemporaryDirectory(prefix='.vgg-', dir=os.path.dirname(os.path.abspath(path))) as scratch:
             written = os.path.join(scratch, 'vgg')
             builder = tf.saved_model.builder.SavedModelBuilder(written)
-            builder.add_meta_graph_and_variables(sess, ['vgg16'])
+            try:
+                builder.add_meta_graph_and_variables(sess, ['vgg16'])
+            except tf.errors.OpError as error:
+                raise OSError('{}: cannot be written ({})'.format(path, error.message))
             builder.save()
             os.rename(written, path)
 
