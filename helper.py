@@ -219,7 +219,7 @@ def _stem(path):
 
 
 def _pair_with_labels(data_folder):
-    """The (picture, label) paths of a folder in KITTI's layout, read once: sound, and of one size in each pair."""
+    """The (picture, label) paths of a folder in KITTI's layout; all can be read, and each pair is of one size."""
     label_folder = os.path.join(data_folder, 'gt_image_2')
     label_of = {'_'.join(_stem(path).rsplit('_road_', 1)): path for path in _list(label_folder, r'_road_.*\.png$')}
     pictures = list_pictures(data_folder)
@@ -244,8 +244,6 @@ def _open(path):
     try:
         with Image.open(path) as image:
             yield image
-    except UserError:
-        raise
     # What Pillow raises depends on where in the file the damage is.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError('{}: cannot be read as a picture ({})'.format(path, error))

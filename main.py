@@ -23,7 +23,6 @@ import vgg16
 NUM_CLASSES = 2  # background, road
 IMAGE_SHAPE = (160, 576)  # height, width in pixels: multiples of 32, as five poolings halve them
 
-
 # What a training picture takes with the full VGG-16 on two cores, as measured
 CPU_SECONDS_PER_PICTURE = 2.2 if tf.__version__.startswith('1.') else 1.7
 
