@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -57,18 +58,18 @@ def _import_tensorflow():
         if not tensorflow.__version__.startswith('1.'):
             tensorflow = importlib.import_module('tensorflow.compat.v1')
             tensorflow.disable_v2_behavior()
-        tensorflow.layers.conv2d
+        tensorflow.layers.conv2d  # loaded by its first use: a missing tf_keras is better found here
         # The first look for a GPU writes to the log; here it is filtered.
         tensorflow.config.experimental.list_physical_devices('GPU')
     return tensorflow
 
 
+# Ctrl-C ends an import at once; as an exception it would show a trace, or be swallowed on the way.
+_on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_DFL)
 try:
     for package in ('numpy', 'scipy.ndimage', 'imageio', 'PIL', 'tqdm', 'h5py'):
         importlib.import_module(package)
     tf = _import_tensorflow()
-except KeyboardInterrupt:
-    sys.exit(130)
 except Exception as error:  # a TensorFlow among the wrong packages fails with any of a dozen exceptions
     if os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '0':
         raise
@@ -78,3 +79,5 @@ except Exception as error:  # a TensorFlow among the wrong packages fails with a
         problem = 'this is Python {}.{}'.format(*sys.version_info)
     sys.stderr.write('error: what is needed cannot be imported: {}. Needed: {}\n'.format(problem, NEEDED))
     sys.exit(2)
+finally:
+    signal.signal(signal.SIGINT, _on_ctrl_c)

@@ -967,6 +967,11 @@ class CommandLine(Case):
         self.assertEqual(sorted(os.listdir(self.path('runs', run))),
                          ['um_000000.png', 'umm_000000.png', 'uu_000000.png'])
 
+    def test_ctrl_c_in_an_import(self):
+        with open(self.path('modules', 'tensorflow.py'), 'w') as file:
+            file.write('import os\ntry:\n    os.kill(os.getpid(), 2)\nexcept KeyboardInterrupt:\n    pass\n')
+        self.assertEqual(self.run_main(PYTHONPATH=self.path('modules')), (-signal.SIGINT, ''))
+
     def test_ctrl_c(self):
         with mock.patch.object(main, 'DEMO_TRAINING', 6), mock.patch.object(main, 'DEMO_TESTING', 3):
             main.prepare_demo(self.folder, seed=0)
