@@ -26,6 +26,7 @@ VGG_URL = 'https://s3-us-west-1.amazonaws.com/udacity-selfdrivingcar/vgg.zip'
 KERAS_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16/'
              'vgg16_weights_tf_dim_ordering_tf_kernels.h5')
 KITTI_URL = 'https://s3.eu-central-1.amazonaws.com/avg-kitti/data_road.zip'
+DOWNLOAD_TRIES = 3
 
 BACKGROUND = (255, 0, 0)  # colours of a label, red green blue; any other colour is road
 DOES_NOT_COUNT = (0, 0, 0)
@@ -135,10 +136,10 @@ def _unpack(archive, folder):
         raise zipfile.BadZipFile(str(error))
 
 
-def _download(url, path, tries=3):
+def _download(url, path):
     """Fetch `url` to `path` through path + '.part', which this and later calls continue where a server cuts off."""
     part = path + '.part'
-    for remaining in reversed(range(tries)):
+    for remaining in reversed(range(DOWNLOAD_TRIES)):
         total = _download_part(url, part)
         if total is None or os.path.getsize(part) == total:
             os.replace(part, path)

@@ -391,7 +391,6 @@ class Training(Case):
         main.run(self.folder, self.path('runs', ''), epochs=1)
         self.assertNotIn('IoU', self.printed.getvalue())
 
-
     def test_run_passes_its_settings_on_and_finishes_the_graph_first(self):
         self.write_kitti()
         self.write_kitti('data_road/testing', count=1)
