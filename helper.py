@@ -1,7 +1,7 @@
 """Pictures in, pictures out: fetches VGG-16 and KITTI, makes batches, writes the overlays."""
+import collections
 import concurrent.futures
 import contextlib
-import functools
 import glob
 import http.client
 import os
@@ -32,6 +32,10 @@ BACKGROUND = (255, 0, 0)  # colours of a label, red green blue; any other colour
 DOES_NOT_COUNT = (0, 0, 0)
 ROAD_PAINT = (0, 255, 0)
 ROAD_PAINT_ALPHA = 127
+
+THREADS = 4  # that read and write pictures while the network computes
+CACHE_MB = 1024  # of resized pictures and labels that stay in memory: 2300 of KITTI's
+INFERENCE_BATCH = 4  # pictures that go through the network at once
 
 
 class UserError(Exception):
@@ -199,14 +203,25 @@ def list_pictures(data_folder):
 
 
 def check_pictures(paths):
-    """Read all the pictures, beside each other; raises UserError where one is damaged or none. Returns their sizes."""
-    def size(path):
+    """Read all the pictures; raises UserError where one is damaged or none."""
+    def load(path):
         with _open(path) as image:
             image.load()
-            return image.size
 
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        return list(tqdm(pool.map(size, paths), desc='Check pictures', total=len(paths), unit='picture', leave=False))
+    for _ in tqdm(_in_order(load, paths), desc='Check pictures', total=len(paths), unit='picture', leave=False):
+        pass
+
+
+def _in_order(function, items):
+    """Yield function(item) of each item, in order, while threads work on the next ones; raises what they raise."""
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        pending = collections.deque()
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > THREADS:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _list(folder, pattern):
@@ -220,24 +235,25 @@ def _stem(path):
 
 
 def _pair_with_labels(data_folder):
-    """The (picture, label) paths of a folder in KITTI's layout; all can be read, and each pair is of one size."""
+    """The (picture, label) paths of a folder in KITTI's layout; each pair is of one size."""
     label_folder = os.path.join(data_folder, 'gt_image_2')
     label_of = {'_'.join(_stem(path).rsplit('_road_', 1)): path for path in _list(label_folder, r'_road_.*\.png$')}
-    pictures = list_pictures(data_folder)
-    for picture in pictures:
-        if _stem(picture) not in label_of:
+    pairs = []
+    for picture in list_pictures(data_folder):
+        label = label_of.get(_stem(picture))
+        if label is None:
             category, underscore, number = _stem(picture).rpartition('_')
             if not underscore:
                 raise UserError('{}: a name of the form um_000003 is needed, whose label is um_road_000003.png'.format(
                     picture))
             raise UserError('{}: its label {}_road_{}.png is missing in {}'.format(
                 picture, category, number, label_folder))
-    labels = [label_of[_stem(picture)] for picture in pictures]
-    sizes = check_pictures(pictures + labels)
-    for picture, label, size, label_size in zip(pictures, labels, sizes, sizes[len(pictures):]):
-        if size != label_size:
-            raise UserError('{}: the label has {}x{} pixels, its picture {}x{}'.format(label, *(label_size + size)))
-    return list(zip(pictures, labels))
+        with _open(picture) as picture_image, _open(label) as label_image:
+            if picture_image.size != label_image.size:
+                raise UserError('{}: the label has {}x{} pixels, its picture {}x{}'.format(
+                    label, *(label_image.size + picture_image.size)))
+        pairs.append((picture, label))
+    return pairs
 
 
 @contextlib.contextmanager
@@ -270,35 +286,62 @@ def _read_label(path, image_shape):
     return np.stack([background, road], axis=-1)
 
 
-def gen_batch_function(data_folder, image_shape, seed=None):
+def read_batches(paths, image_shape, batch_size=INFERENCE_BATCH):
+    """Yield the pictures, in order and in batches, uint8 [n, height, width, 3], resized to image_shape."""
+    return _in_order(lambda start: np.array([_read_picture(path, image_shape)
+                                             for path in paths[start:start + batch_size]]),
+                     range(0, len(paths), batch_size))
+
+
+def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
     """Make the function that gives batches of pictures and labels.
 
     data_folder: folder in KITTI's layout: image_2/um_000003.png with gt_image_2/um_road_000003.png.
     image_shape: (height, width) in pixels, to which pictures (bilinear) and labels (nearest neighbour) are resized.
     seed: fixes the order of the pictures, epoch after epoch.
+    cache_mb: MiB of resized pictures and labels that stay in memory; the others are read again in each epoch.
 
     Returns get_batches_fn(batch_size), a generator over one epoch in a new order: (images, labels), images uint8
     [n, height, width, 3], labels bool [n, height, width, 2], one-hot (background, road) and all False where the pixel
-    does not count. The last batch is as short as it comes. get_batches_fn.pictures is the number of pictures.
+    does not count. The last batch is as short as it comes, and the next ones are made while the caller works with one.
+    get_batches_fn(batch_size, features), where features are arrays with a row for each picture, in the order of
+    list_pictures, gives the tuple of their rows in place of the images. get_batches_fn.pictures is the number of
+    pictures.
 
     Raises UserError where pictures or labels are missing, unreadable or of different sizes, and where one of the
     classes is nowhere in the labels.
     """
     pairs = _pair_with_labels(data_folder)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        classes = [label.any(axis=(0, 1)) for label in pool.map(
-            functools.partial(_read_label, image_shape=image_shape), [label for _, label in pairs])]
-    if not np.any(classes, axis=0).all():
+    cache = {}
+    height, width = image_shape
+    cached_pairs = cache_mb * 2 ** 20 // (height * width * (3 + 2))
+
+    def read(index):
+        if index in cache:
+            return cache[index]
+        picture, label = pairs[index]
+        pair = _read_picture(picture, image_shape), _read_label(label, image_shape)
+        if index < cached_pairs:
+            cache[index] = pair
+        return pair
+
+    classes = np.zeros(2, bool)
+    for _, label in tqdm(_in_order(read, range(len(pairs))), desc='Read pictures', total=len(pairs), unit='picture',
+                         leave=False):
+        classes |= label.any(axis=(0, 1))
+    if not classes.all():
         raise UserError('{}: the labels together need both background, red {}, and road, any other colour but '
                         'black'.format(os.path.join(data_folder, 'gt_image_2'), BACKGROUND))
     random = np.random.RandomState(seed)
 
-    def get_batches_fn(batch_size):
+    def get_batches_fn(batch_size, features=None):
+        def batch(indices):
+            images, labels = zip(*map(read, indices))
+            return (np.array(images) if features is None else tuple(rows[indices] for rows in features),
+                    np.array(labels))
+
         order = random.permutation(len(pairs))
-        for start in range(0, len(pairs), batch_size):
-            batch = [pairs[index] for index in order[start:start + batch_size]]
-            yield (np.array([_read_picture(picture, image_shape) for picture, _ in batch]),
-                   np.array([_read_label(label, image_shape) for _, label in batch]))
+        return _in_order(batch, [order[start:start + batch_size] for start in range(0, len(pairs), batch_size)])
 
     get_batches_fn.pictures = len(pairs)
     return get_batches_fn
@@ -328,10 +371,12 @@ def gen_test_output(sess, logits, keep_prob, image_pl, data_folder, image_shape)
     resized picture itself elsewhere.
     """
     softmax = road_probability(logits)
-    for path in list_pictures(data_folder):
-        picture = _read_picture(path, image_shape)
-        probability = sess.run(softmax, {image_pl: [picture], keep_prob: 1.0})[:, 1].reshape(image_shape)
-        yield os.path.basename(path), _paint(picture, probability > 0.5)
+    paths = list_pictures(data_folder)
+    names = map(os.path.basename, paths)
+    for pictures in read_batches(paths, image_shape):
+        probability = sess.run(softmax, {image_pl: pictures, keep_prob: 1.0})[:, 1].reshape(pictures.shape[:-1])
+        for picture, road in zip(pictures, probability > 0.5):
+            yield next(names), _paint(picture, road)
 
 
 def _paint(picture, road):
@@ -349,8 +394,13 @@ def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_p
     output_dir = os.path.join(runs_dir, str(time.time()))
     os.makedirs(output_dir)
     pictures = gen_test_output(sess, logits, keep_prob, input_image, data_folder, image_shape)
-    for name, picture in tqdm(pictures, desc='Paint', total=len(list_pictures(data_folder)), unit='picture'):
+
+    def write(name_and_picture):
+        name, picture = name_and_picture
         _write_picture(os.path.join(output_dir, _stem(name) + '.png'), picture)
+
+    for _ in tqdm(_in_order(write, pictures), desc='Paint', total=len(list_pictures(data_folder)), unit='picture'):
+        pass
     return output_dir
 
 

@@ -7,6 +7,8 @@ https://arxiv.org/abs/1605.06211. From top to bottom: the network, its training,
 from tf1 import tf  # first, because it says what is needed where a package is missing
 
 import argparse
+import functools
+import glob
 import os
 import sys
 import tempfile
@@ -16,15 +18,14 @@ import numpy as np
 from tqdm import tqdm
 
 import demo
+import features
+import gradients
 import helper
 import metrics
 import vgg16
 
 NUM_CLASSES = 2  # background, road
 IMAGE_SHAPE = (160, 576)  # height, width in pixels: multiples of 32, as five poolings halve them
-
-# What a training picture takes with the full VGG-16 on two cores, as measured
-CPU_SECONDS_PER_PICTURE = 2.2 if tf.__version__.startswith('1.') else 1.7
 
 # The published hyper-parameters
 EPOCHS = 50
@@ -37,6 +38,8 @@ L2 = 1e-3
 DEMO_TRAINING = 60
 DEMO_TESTING = 24
 DEMO_SETTINGS = dict(epochs=10, batch_size=1)
+
+LONG_TRAINING = 600  # seconds from which on a training without a GPU says how long it takes
 
 
 def load_vgg(sess, vgg_path):
@@ -93,12 +96,13 @@ def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=L2):
         return upsample(scores, 8)
 
 
-def optimize(nn_last_layer, correct_label, learning_rate, num_classes):
+def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scaling=False):
     """Build the loss and the training op.
 
     nn_last_layer: float32 [n, h, w, num_classes], the decoder's output.
     correct_label: any number type, [n, h, w, num_classes], one-hot; an all-zero pixel does not count.
     learning_rate: float32 scalar.
+    loss_scaling: keeps small gradients from vanishing where they are computed in float16.
 
     Returns (logits, train_op, cross_entropy_loss): logits float32 [n*h*w, num_classes]; the loss is the mean cross
     entropy in nats over the pixels that count, without the regularisation that train_op, a step of Adam, also
@@ -107,12 +111,16 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes):
     logits = tf.reshape(nn_last_layer, [-1, num_classes], name='logits')
     labels = tf.reshape(tf.cast(correct_label, tf.float32), [-1, num_classes])
     # Not tf.nn.softmax_cross_entropy_with_logits: its gradient takes every label for a distribution, and an all-zero
-    # label would push the logits of its pixel down without limit.
-    cross_entropy = -tf.reduce_sum(labels * tf.nn.log_softmax(logits))
+    # label would push the logits of its pixel down without limit. Class by class, since CPUs are slow at sums over
+    # rows of two numbers.
+    by_class, labels_by_class = tf.transpose(logits), tf.transpose(labels)
+    cross_entropy = tf.reduce_sum(labels_by_class * (tf.reduce_logsumexp(by_class, axis=0) - by_class))
     cross_entropy_loss = cross_entropy / tf.maximum(tf.reduce_sum(labels), 1.0)
     loss = cross_entropy_loss + tf.losses.get_regularization_loss()
-    train_op = tf.train.AdamOptimizer(learning_rate).minimize(loss)
-    return logits, train_op, cross_entropy_loss
+    optimizer = tf.train.AdamOptimizer(learning_rate)
+    if loss_scaling:
+        optimizer = tf.train.experimental.MixedPrecisionLossScaleOptimizer(optimizer, 'dynamic')
+    return logits, optimizer.minimize(loss), cross_entropy_loss
 
 
 def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
@@ -153,10 +161,71 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
     return history
 
 
-def initialize_new_variables(sess):
-    """Initialise the variables of the default graph that have no value yet: what load_vgg loaded stays as it is."""
+def initialize_new_variables(sess, values=None):
+    """Initialise the variables of the default graph that have no value yet: what load_vgg loaded stays as it is.
+
+    values: {name: array}, instead of what the variables' own initialisers would give.
+    """
     names = set(sess.run(tf.report_uninitialized_variables()))
-    sess.run([variable.initializer for variable in tf.global_variables() if variable.op.name.encode() in names])
+    new = [variable for variable in tf.global_variables() if variable.op.name.encode() in names]
+    sess.run([variable.initializer for variable in new],
+             {variable.initial_value: values[variable.op.name] for variable in new} if values else None)
+
+
+def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, epochs, batch_size, learning_rate,
+        keep_prob, loss_scaling=False):
+    """Complete the graph of nn_last_layer with all that the training and the pictures after it need, and train.
+
+    Returns the logits.
+    """
+    correct_label = tf.placeholder(tf.float32, [None, None, None, NUM_CLASSES], name='correct_label')
+    learning_rate_input = tf.placeholder(tf.float32, name='learning_rate')
+    logits, train_op, cross_entropy_loss = optimize(
+        nn_last_layer, correct_label, learning_rate_input, NUM_CLASSES, loss_scaling)
+    helper.road_probability(logits)
+    initialize_new_variables(sess)
+    sess.graph.finalize()  # an op added in a loop would slow it down more and more: now it raises
+    train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
+             keep_prob_input, learning_rate_input, keep_prob, learning_rate)
+    return logits
+
+
+def compute_features(sess, data_dir, image_input, keep_prob, vgg_layers, precision):
+    """The outputs of VGG-16 for each training picture, without dropout; computed unless an earlier run has kept them.
+
+    Returns a tuple of arrays, float32 [pictures, ...], one for each of vgg_layers.
+    """
+    pictures = helper.list_pictures(os.path.join(data_dir, 'data_road', 'training'))
+    model = sorted(path for path in glob.glob(os.path.join(glob.escape(data_dir), 'vgg', '**'), recursive=True)
+                   if os.path.isfile(path))
+
+    def compute():
+        for batch in helper.read_batches(pictures, IMAGE_SHAPE):
+            yield sess.run(vgg_layers, {image_input: batch, keep_prob: 1.0})
+
+    return features.compute_once(data_dir, model + pictures, '{} {}'.format(IMAGE_SHAPE, precision), len(pictures),
+                                 compute)
+
+
+def train_decoder(vgg_features, get_batches_fn, l2, seed, **settings):
+    """Train the decoder alone, on what the frozen VGG-16 says of the training pictures.
+
+    vgg_features: what compute_features() returns. The settings are those of fit().
+
+    Returns {name: value} of the decoder's variables.
+    """
+    # In a graph of its own: in that of VGG-16, TensorFlow's graph optimiser finds ways to ask for the picture although
+    # the layers are fed.
+    with tf.Graph().as_default() as graph, tf.Session() as sess:
+        tf.set_random_seed(seed)
+        vgg_layers = tuple(tf.placeholder(tf.float32, (None,) + rows.shape[1:]) for rows in vgg_features)
+        with graph.gradient_override_map(gradients.OF_FEW_CHANNELS):
+            nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
+        keep_prob_input = tf.placeholder(tf.float32)  # train_nn feeds it; dropout is in the frozen part
+        get_feature_batches_fn = functools.wraps(get_batches_fn)(
+            functools.partial(get_batches_fn, features=vgg_features))
+        fit(sess, vgg_layers, keep_prob_input, nn_last_layer, get_feature_batches_fn, **settings)
+        return {variable.op.name: sess.run(variable) for variable in tf.trainable_variables()}
 
 
 def score(sess, road, keep_prob, input_image, get_batches_fn):
@@ -169,35 +238,69 @@ def score(sess, road, keep_prob, input_image, get_batches_fn):
     return metrics.road_iou(np.concatenate(predictions), np.concatenate(truth))
 
 
-def report_device(pictures):
-    """Print what trains and, if it is no GPU, how long that takes for `pictures` times a training picture."""
-    gpus = tf.config.experimental.list_physical_devices('GPU')
-    if gpus:
-        print('TensorFlow {} trains on {}'.format(tf.__version__, gpus[0].name))
-        return
-    print('TensorFlow {} found no GPU and trains on the CPU'.format(tf.__version__))
-    if pictures:
-        print('With two cores that takes about {:.1f} hours'.format(pictures * CPU_SECONDS_PER_PICTURE / 3600))
+def tell_duration(get_batches_fn, epochs):
+    """get_batches_fn, which also says after the first steps how long the whole training takes, if that is long."""
+    times = []
+
+    @functools.wraps(get_batches_fn)
+    def get_timed_batches_fn(batch_size):
+        for batch in get_batches_fn(batch_size):
+            times.append(time.time())
+            if len(times) == 3:  # the first step also prepares the graph: the second is as long as the others
+                seconds = (times[2] - times[1]) * epochs * -(-get_batches_fn.pictures // batch_size)
+                if seconds > LONG_TRAINING:
+                    tqdm.write('At the speed of its first steps the training takes {:.1f} hours. With '
+                               '--freeze-encoder it takes minutes: only the decoder is trained'.format(seconds / 3600))
+            yield batch
+
+    return get_timed_batches_fn
 
 
-def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
-        keep_prob=KEEP_PROB, l2=L2, seed=0):
-    """Train FCN-8 on data_dir/data_road/training and paint the road on data_dir/data_road/testing.
+def choose_precision(amp):
+    """The session's settings, with TensorFlow's rewrite of the graph to mixed precision where amp asks for it.
 
-    What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
-    decoder's first weights.
-
-    Returns the folder of the painted pictures, a new one in runs_dir. Where there are labels beside the test pictures,
-    their road IoU is printed.
+    Returns (tf.ConfigProto, 'float32', 'float16' or 'bfloat16'): float32 where the device has no other.
     """
-    helper.maybe_download_pretrained_vgg(data_dir)
-    helper.maybe_download_kitti_road(data_dir)
-    training, testing = (os.path.join(data_dir, 'data_road', split) for split in ('training', 'testing'))
-    get_batches_fn = helper.gen_batch_function(training, IMAGE_SHAPE, seed)
-    # What the end needs is better looked at now than after hours of training.
-    test_labels = os.path.isdir(os.path.join(testing, 'gt_image_2'))
-    if test_labels:
-        get_test_batches_fn = helper.gen_batch_function(testing, IMAGE_SHAPE)
+    config = tf.ConfigProto()
+    rewriter = config.graph_options.rewrite_options
+    gpu = tf.config.experimental.list_physical_devices('GPU')
+    if not amp:
+        return config, 'float32'
+    if gpu and tf.test.is_gpu_available(min_cuda_compute_capability=(7, 0)):
+        rewriter.auto_mixed_precision = rewriter.ON
+        return config, 'float16'
+    if not gpu and cpu_has_bfloat16() and hasattr(rewriter, 'auto_mixed_precision_onednn_bfloat16'):
+        rewriter.auto_mixed_precision_onednn_bfloat16 = rewriter.ON
+        return config, 'bfloat16'
+    print('--amp has no effect: it needs a GPU with tensor cores, or a CPU with bfloat16 and TensorFlow 2')
+    return config, 'float32'
+
+
+def cpu_has_bfloat16():
+    """Whether the CPU multiplies bfloat16 in hardware; False where the system does not tell."""
+    try:
+        with open('/proc/cpuinfo') as file:
+            return 'avx512_bf16' in file.read()
+    except OSError:
+        return False
+
+
+def report_device(precision):
+    """Print what trains; returns whether it is a GPU."""
+    gpus = tf.config.experimental.list_physical_devices('GPU')
+    print('TensorFlow {} {} in {}'.format(
+        tf.__version__, 'trains on ' + gpus[0].name if gpus else 'found no GPU and trains on the CPU', precision))
+    return bool(gpus)
+
+
+def check_end(testing, runs_dir):
+    """Look now at what the end of a run needs, rather than after hours of training.
+
+    Returns the get_batches_fn of the test pictures, None where they have no labels.
+    """
+    get_test_batches_fn = None
+    if os.path.isdir(os.path.join(testing, 'gt_image_2')):
+        get_test_batches_fn = helper.gen_batch_function(testing, IMAGE_SHAPE, cache_mb=0)
     else:
         helper.check_pictures(helper.list_pictures(testing))
     try:
@@ -206,26 +309,50 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     except OSError as error:
         raise helper.UserError('{}: no folder to write to ({}). Name another with --runs-dir'.format(
             runs_dir, error.strerror))
+    return get_test_batches_fn
 
-    with tf.Graph().as_default(), tf.Session() as sess:
+
+def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
+        keep_prob=KEEP_PROB, l2=L2, seed=0, freeze_encoder=False, amp=False, cache_mb=helper.CACHE_MB):
+    """Train FCN-8 on data_dir/data_road/training and paint the road on data_dir/data_road/testing.
+
+    What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
+    decoder's first weights. With freeze_encoder VGG-16 stays as it is, and only the decoder is trained.
+
+    Returns the folder of the painted pictures, a new one in runs_dir. Where there are labels beside the test pictures,
+    their road IoU is printed.
+    """
+    helper.maybe_download_pretrained_vgg(data_dir)
+    helper.maybe_download_kitti_road(data_dir)
+    training, testing = (os.path.join(data_dir, 'data_road', split) for split in ('training', 'testing'))
+    get_batches_fn = helper.gen_batch_function(training, IMAGE_SHAPE, seed, cache_mb)
+    get_test_batches_fn = check_end(testing, runs_dir)
+    config, precision = choose_precision(amp)
+    gpu = report_device(precision)
+    settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, keep_prob=keep_prob)
+
+    with tf.Graph().as_default(), tf.Session(config=config) as sess:
         tf.set_random_seed(seed)
-        input_image, keep_prob_input, layer3_out, layer4_out, layer7_out = load_vgg(sess, os.path.join(data_dir, 'vgg'))
-        report_device(epochs * get_batches_fn.pictures if layer7_out.shape[-1] == 4096 else 0)
-        nn_last_layer = layers(layer3_out, layer4_out, layer7_out, NUM_CLASSES, l2)
-        correct_label = tf.placeholder(tf.float32, [None, None, None, NUM_CLASSES], name='correct_label')
-        learning_rate_input = tf.placeholder(tf.float32, name='learning_rate')
-        logits, train_op, cross_entropy_loss = optimize(nn_last_layer, correct_label, learning_rate_input, NUM_CLASSES)
-        road = helper.road_probability(logits)
-        initialize_new_variables(sess)
-        sess.graph.finalize()  # an op added in a loop would slow it down more and more: now it raises
-
-        train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
-                 keep_prob_input, learning_rate_input, keep_prob, learning_rate)
+        vgg = load_vgg(sess, os.path.join(data_dir, 'vgg'))
+        input_image, keep_prob_input, vgg_layers = vgg[0], vgg[1], vgg[2:]
+        if freeze_encoder:
+            vgg_features = compute_features(sess, data_dir, input_image, keep_prob_input, vgg_layers, precision)
+            decoder = train_decoder(vgg_features, get_batches_fn, l2, seed, **settings)
+            nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
+            logits = tf.reshape(nn_last_layer, [-1, NUM_CLASSES], name='logits')
+            helper.road_probability(logits)
+            initialize_new_variables(sess, decoder)
+            sess.graph.finalize()
+        else:
+            nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
+            logits = fit(sess, input_image, keep_prob_input, nn_last_layer,
+                         get_batches_fn if gpu else tell_duration(get_batches_fn, epochs),
+                         loss_scaling=precision == 'float16', **settings)
         output_dir = helper.save_inference_samples(
             runs_dir, data_dir, sess, IMAGE_SHAPE, logits, keep_prob_input, input_image)
         print('Test pictures with the road painted green: {}'.format(output_dir))
-        if test_labels:
-            iou = score(sess, road, keep_prob_input, input_image, get_test_batches_fn)
+        if get_test_batches_fn:
+            iou = score(sess, helper.road_probability(logits), keep_prob_input, input_image, get_test_batches_fn)
             print('Road IoU on the test pictures: {:.3f}'.format(iou))
     return output_dir
 
@@ -279,6 +406,14 @@ def parse_arguments():
                         default=KEEP_PROB, metavar='X', help='share of units that dropout keeps')
     parser.add_argument('--l2', type=number(float, 'number from 0', lambda value: 0 <= value < float('inf')),
                         default=L2, metavar='X', help="weight of the L2 norm of the decoder's kernels in the loss")
+    parser.add_argument('--freeze-encoder', action='store_true', default=argparse.SUPPRESS,
+                        help='train the decoder alone, on features of VGG-16 that are computed once and kept in the '
+                             'data folder: minutes on a CPU')
+    parser.add_argument('--amp', action='store_true', default=argparse.SUPPRESS,
+                        help='mixed precision: float16 on GPUs with tensor cores, bfloat16 on CPUs that have it')
+    parser.add_argument('--cache-mb', type=number(int, 'whole number from 0', lambda value: value >= 0),
+                        default=helper.CACHE_MB, metavar='N',
+                        help='memory for pictures that have been read; the others are read again in each epoch')
     parser.add_argument('--seed', type=number(int, 'seed from 0 to 4294967295', lambda value: 0 <= value < 2 ** 32),
                         default=0, metavar='N', help="fixes the order of the pictures, the decoder's first weights "
                                                      'and the scenes of the demo')

@@ -403,7 +403,7 @@ class Training(Case):
         (_, epochs, batch_size), (keep_prob, learning_rate) = train_nn.call_args[0][:3], train_nn.call_args[0][-2:]
         self.assertEqual(dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, keep_prob=keep_prob),
                          settings)
-        self.assertEqual(layers.call_args[0][-1], 0.3)
+        self.assertEqual(layers.call_args[1]['l2'], 0.3)
 
 
 class Batches(Case):

@@ -1,0 +1,68 @@
+"""What a frozen encoder says of each picture: computed once, kept in a file, mapped into memory."""
+import glob
+import hashlib
+import os
+import tempfile
+
+import numpy as np
+from tqdm import tqdm
+
+
+def compute_once(folder, depends_on, settings, count, compute):
+    """The features of all pictures; from the file of an earlier run where nothing has changed that they depend on.
+
+    folder: where the file features-<digest>.npy is kept; it replaces those of other digests.
+    depends_on: paths of the files whose contents the features depend on, in a fixed order.
+    settings: text of what else they depend on.
+    count: number of pictures.
+    compute: compute() yields the features batch by batch, each batch a sequence of arrays float32 [n, ...].
+
+    Returns a tuple of arrays float32 [count, ...], mapped into memory: only what is asked for is read.
+
+    Raises OSError where they cannot be kept.
+    """
+    path = os.path.join(folder, 'features-{}.npy'.format(_digest(depends_on, settings)))
+    try:
+        rows = np.load(path, mmap_mode='r')
+    except (OSError, ValueError):  # not there, or not whole
+        _write(path, count, compute())
+        rows = np.load(path, mmap_mode='r')
+    for other in glob.glob(os.path.join(glob.escape(folder), 'features-*.npy')):
+        if other != path:
+            os.remove(other)
+    return tuple(np.asarray(rows[name]) for name in rows.dtype.names)
+
+
+def _digest(paths, settings):
+    digest = hashlib.blake2b(settings.encode(), digest_size=16)
+    for path in tqdm(paths, desc='Look for features', unit='file', leave=False):
+        with open(path, 'rb') as file:
+            contents = hashlib.blake2b()
+            for part in iter(lambda: file.read(1 << 20), b''):
+                contents.update(part)
+        digest.update(contents.digest())
+    return digest.hexdigest()
+
+
+def _write(path, count, batches):
+    """Write the batches as one array with a row for each picture, whole or not at all."""
+    # Not through a memory map, which would end the program where the disk is full.
+    with tempfile.TemporaryDirectory(prefix='.features-', dir=os.path.dirname(path)) as scratch:
+        part = os.path.join(scratch, 'features.npy')
+        try:
+            with open(part, 'wb') as file, tqdm(desc='Features', total=count, unit='picture') as bar:
+                for arrays in batches:
+                    row = np.dtype([('', array.dtype, array.shape[1:]) for array in arrays])
+                    if not file.tell():
+                        np.lib.format.write_array_header_1_0(
+                            file, {'descr': row.descr, 'fortran_order': False, 'shape': (count,)})
+                    rows = np.empty(len(arrays[0]), row)
+                    for name, array in zip(row.names, arrays):
+                        rows[name] = array
+                    file.write(rows.tobytes())
+                    bar.update(len(rows))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError('{}: the features of the pictures cannot be kept ({})'.format(path, error.strerror))
+        os.replace(part, path)
