@@ -4,12 +4,15 @@ import http.server
 import io
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import tracemalloc
 import unittest
 import zipfile
 from unittest import mock
@@ -22,6 +25,8 @@ import numpy as np
 from PIL import Image
 
 import demo
+import features
+import gradients
 import helper
 import main
 import metrics
@@ -257,13 +262,13 @@ class Optimize(Case):
         self.labels = np.eye(2)[random.randint(2, size=(2, 3, 4))]
         self.labels[0, :2] = 0  # does not count
 
-    def step(self, steps=1, labels=None, learning_rate=0.01, kernel=None):
+    def step(self, steps=1, labels=None, learning_rate=0.01, kernel=None, loss_scaling=False):
         """Run training steps; returns the loss before and the scores after them."""
         last_layer = tf.Variable(self.scores)
         if kernel is not None:
             tf.add_to_collection(tf.GraphKeys.REGULARIZATION_LOSSES, tf.nn.l2_loss(kernel))
         correct_label, rate = tf.placeholder(tf.float32, [None] * 3 + [2]), tf.placeholder(tf.float32)
-        _, train_op, loss = main.optimize(last_layer, correct_label, rate, 2)
+        _, train_op, loss = main.optimize(last_layer, correct_label, rate, 2, loss_scaling)
         feed = {correct_label: self.labels if labels is None else labels, rate: learning_rate}
         with tf.Session() as sess:
             sess.run(tf.global_variables_initializer())
@@ -285,6 +290,11 @@ class Optimize(Case):
     def test_labels_of_any_number_type(self):
         for dtype in (tf.bool, tf.int32, tf.float64):
             main.optimize(tf.Variable(self.scores), tf.placeholder(dtype, [None] * 3 + [2]), 0.1, 2)
+
+    def test_loss_scaling_changes_nothing_where_nothing_vanishes(self):
+        plain, scaled = self.step(steps=3), self.step(steps=3, loss_scaling=True)
+        self.assertAlmostEqual(plain[0], scaled[0], places=6)
+        np.testing.assert_allclose(plain[1], scaled[1], atol=1e-4)
 
     def test_no_pixel_counts(self):
         loss, after, _ = self.step(labels=np.zeros_like(self.labels))
@@ -406,6 +416,192 @@ class Training(Case):
         self.assertEqual(layers.call_args[1]['l2'], 0.3)
 
 
+class FrozenEncoder(Case):
+    def setUp(self):
+        super().setUp()
+        self.training = self.write_kitti()
+        self.write_kitti('data_road/testing', count=2)
+        self.write_vgg()
+
+    def features(self, sess, precision='float32'):
+        vgg = main.load_vgg(sess, self.path('vgg'))
+        return vgg, main.compute_features(sess, self.folder, vgg[0], vgg[1], vgg[2:], precision)
+
+    def compute_calls(self, precision='float32'):
+        """How many batches go through VGG-16 until the features are there."""
+        with tf.Graph().as_default(), tf.Session() as sess, \
+                mock.patch.object(helper, '_read_picture', wraps=helper._read_picture) as read:
+            self.features(sess, precision)
+        return read.call_count
+
+    def kept(self):
+        return [name for name in os.listdir(self.folder) if 'features' in name]
+
+    def test_the_decoder_gives_the_same_logits_in_the_full_graph(self):
+        pictures = np.concatenate(list(helper.read_batches(helper.list_pictures(self.training), main.IMAGE_SHAPE)))
+        with tf.Session() as sess:
+            vgg, vgg_features = self.features(sess)
+            before = sess.run(tf.global_variables())
+            get_batches_fn = helper.gen_batch_function(self.training, main.IMAGE_SHAPE, seed=0)
+            decoder = main.train_decoder(vgg_features, get_batches_fn, l2=1e-3, seed=0, epochs=2, batch_size=3,
+                                         learning_rate=0.01, keep_prob=0.5)
+            vgg_variables = tf.global_variables()
+            logits = main.layers(*vgg[2:], num_classes=2)
+            main.initialize_new_variables(sess, decoder)
+            np.testing.assert_array_equal(np.concatenate([value.ravel() for value in before]),
+                                          np.concatenate([v.ravel() for v in sess.run(vgg_variables)]))
+            full = sess.run(logits, {vgg[0]: pictures, vgg[1]: 1.0})
+        with tf.Graph().as_default(), tf.Session() as sess:
+            frozen = main.layers(*[tf.constant(rows) for rows in vgg_features], num_classes=2)
+            main.initialize_new_variables(sess, decoder)
+            np.testing.assert_allclose(sess.run(frozen), full, atol=1e-5 * np.abs(full).max())
+        self.assertGreater(np.ptp(full), 0)
+
+    def test_gradients_of_few_channels(self):
+        """They are those of TensorFlow, for the kernels and for the inputs, also of one that is not square."""
+        random = np.random.RandomState(0)
+        arrays = [random.normal(size=(2, 2 * f, 3 * f, depth)) for f, depth in ((4, 5), (2, 6), (1, 7))]
+        upstream = random.normal(size=(2, 64, 96, 3))
+
+        def gradients_with(overrides):
+            with tf.Graph().as_default() as graph, tf.Session() as sess:
+                tf.set_random_seed(0)
+                inputs = [tf.constant(array, tf.float32) for array in arrays]
+                with graph.gradient_override_map(overrides):
+                    scores = main.layers(*inputs, num_classes=3)
+                sess.run(tf.global_variables_initializer())
+                return sess.run(tf.gradients(scores, inputs + tf.trainable_variables(),
+                                             tf.constant(upstream, tf.float32)))
+
+        expected = gradients_with({})
+        self.assertEqual(len(expected), 3 + 12)
+        for ours, theirs in zip(gradients_with(gradients.OF_FEW_CHANNELS), expected):
+            self.assertEqual(ours.shape, theirs.shape)
+            np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+    def test_features_are_computed_again_only_when_something_has_changed(self):
+        self.assertEqual(self.compute_calls(), 4)
+        self.assertEqual(self.compute_calls(), 0)
+        self.assertEqual(len(self.kept()), 1)
+
+        def other_weights():
+            shutil.rmtree(self.path('vgg'))
+            vgg16.write_slim(self.path('vgg'), seed=2, width=1 / 64)
+
+        def other_picture():
+            picture = os.path.join(self.training, 'image_2', 'um_000001.png')
+            Image.fromarray(imageio.imread(picture)[::-1]).save(picture)
+
+        def not_whole():
+            with open(self.path(*self.kept()), 'r+b') as file:
+                file.truncate(100000)
+
+        def not_that_file():
+            with open(self.path(*self.kept()), 'w') as file:
+                file.write('something else')
+
+        for change in (other_weights, other_picture, not_whole, not_that_file):
+            with self.subTest(change.__name__):
+                change()
+                self.assertEqual(self.compute_calls(), 4)
+                self.assertEqual(self.compute_calls(), 0)
+                self.assertEqual(len(self.kept()), 1)
+        self.assertEqual(self.compute_calls('bfloat16'), 4)
+        with mock.patch.object(main, 'IMAGE_SHAPE', (64, 64)):
+            self.assertEqual(self.compute_calls(), 4)
+
+    def test_features_are_kept_whole_or_not_at_all(self):
+        def stop():
+            yield [np.zeros((2, 3), np.float32)]
+            raise KeyboardInterrupt
+        with self.assertRaises(KeyboardInterrupt):
+            features.compute_once(self.folder, [], '', 4, stop)
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100000, limit[1]))
+        try:
+            with self.assertRaisesRegex(OSError, 'features-.*cannot be kept'):
+                features.compute_once(self.folder, [], '', 2, lambda: [[np.zeros((2, 100000), np.float32)]])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        self.assertEqual(self.kept(), [])
+
+    def test_run(self):
+        outputs = []
+        for write in (features._write, None):  # the second run finds what the first has kept
+            with mock.patch.object(features, '_write', write):
+                output = main.run(self.folder, self.path('runs', ''), epochs=12, batch_size=2, learning_rate=0.01,
+                                  freeze_encoder=True)
+            outputs.append([imageio.imread(os.path.join(output, name)) for name in sorted(os.listdir(output))])
+        self.assertEqual([len(output) for output in outputs], [2, 2])
+        losses = [float(loss) for loss in re.findall(r'cross entropy ([\d.]+)', self.printed.getvalue())]
+        self.assertEqual(len(losses), 24)
+        self.assertLess(losses[11], losses[0] / 1.5)
+        np.testing.assert_allclose(losses[:12], losses[12:], atol=2e-4)
+
+
+class Precision(Case):
+    def choose(self, gpus=(), tensor_cores=False, bfloat16=False):
+        self.printed.truncate(0)
+        with mock.patch.object(tf.config.experimental, 'list_physical_devices', return_value=list(gpus)), \
+                mock.patch.object(tf.test, 'is_gpu_available', return_value=tensor_cores), \
+                mock.patch.object(main, 'cpu_has_bfloat16', return_value=bfloat16):
+            config, precision = main.choose_precision(amp=True)
+        self.assertEqual('--amp has no effect' in self.printed.getvalue(), precision == 'float32')
+        return config.graph_options.rewrite_options, precision
+
+    def test_the_best_that_the_device_has(self):
+        self.assertEqual(self.choose()[1], 'float32')
+        self.assertEqual(self.choose(['GPU'])[1], 'float32')
+        rewriter, precision = self.choose(['GPU'], tensor_cores=True)
+        self.assertEqual((rewriter.auto_mixed_precision, precision), (rewriter.ON, 'float16'))
+        rewriter, precision = self.choose(bfloat16=True)
+        if tf.__version__.startswith('1.'):
+            self.assertEqual(precision, 'float32')
+        else:
+            self.assertEqual((rewriter.auto_mixed_precision_onednn_bfloat16, precision), (rewriter.ON, 'bfloat16'))
+
+    def test_nothing_without_amp(self):
+        self.assertEqual(main.choose_precision(amp=False), (tf.ConfigProto(), 'float32'))
+
+    def test_run(self):
+        self.write_kitti()
+        self.write_kitti('data_road/testing')
+        self.write_vgg()
+
+        def losses(amp):
+            self.printed.truncate(0)
+            main.run(self.folder, self.path('runs', ''), epochs=2, batch_size=2, learning_rate=1e-2, amp=amp)
+            return [float(loss) for loss in re.findall(r'cross entropy ([\d.]+)', self.printed.getvalue())]
+
+        np.testing.assert_allclose(losses(amp=True), losses(amp=False), rtol=0.1)
+
+
+class Duration(Case):
+    def say(self, seconds_per_step, batches):
+        """What is printed for 50 epochs of 20 pictures in batches of 5, after the first has taken 99 seconds."""
+        clock = iter([0, 99] + [99 + seconds_per_step * step for step in range(1, 999)])
+
+        def get_batches_fn(batch_size):
+            return iter(batches)
+        get_batches_fn.pictures = 20
+        timed = main.tell_duration(get_batches_fn, 50)
+        with mock.patch.object(main.time, 'time', lambda: next(clock)):
+            self.assertEqual([batch for _ in range(50) for batch in timed(5)], batches * 50)
+        self.assertEqual(timed.pictures, 20)
+        return self.printed.getvalue()
+
+    def test_a_long_training_says_so_once_and_names_the_way_out(self):
+        said = self.say(18., list('abcd'))
+        self.assertEqual(said.count('1.0 hours'), 1)
+        self.assertIn('--freeze-encoder', said)
+
+    def test_epochs_of_one_step(self):
+        self.assertIn('1.0 hours', self.say(18., ['a']))
+
+    def test_a_short_training_does_not(self):
+        self.assertEqual(self.say(2., list('abcd')), '')
+
+
 class Batches(Case):
     def one_label(self, label, shape=None):
         """The one-hot label that comes of a label picture."""
@@ -457,6 +653,67 @@ class Batches(Case):
         np.testing.assert_array_equal(first[by_content[0]], second[by_content[1]])
         np.testing.assert_array_equal(epochs(1), [first, second])
         self.assertFalse(np.array_equal(epochs(2)[0], first))
+
+    def test_the_order_is_the_same_for_any_number_of_threads(self):
+        folder = self.write_kitti(count=8)
+        epochs = []
+        for threads in (1, 7):
+            with mock.patch.object(helper, 'THREADS', threads):
+                epochs.append([images for images, _ in helper.gen_batch_function(folder, (8, 12), seed=3)(1)])
+        np.testing.assert_array_equal(*epochs)
+
+    def test_what_the_cache_does_not_hold_is_read_again(self):
+        shape = (256, 256)
+        folder = self.write_kitti(count=8, shape=shape)
+        for cache_mb, cached in ((0, 0), (1, 3), (100, 8)):  # a picture with its label takes 5/16 MiB
+            get_batches_fn = helper.gen_batch_function(folder, shape, seed=0, cache_mb=cache_mb)
+            for _ in range(2):
+                with mock.patch.object(helper, '_read_picture', wraps=helper._read_picture) as read:
+                    for images, labels in get_batches_fn(3):
+                        np.testing.assert_array_equal(images.min(axis=-1) >= 150, labels[..., 1])
+                self.assertEqual(read.call_count, 8 - cached)
+
+    def test_the_cache_stays_within_its_limit(self):
+        folder = self.write_kitti(count=16)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            get_batches_fn = helper.gen_batch_function(folder, (256, 256), cache_mb=2)
+            for _ in get_batches_fn(1):
+                pass
+            del _
+            used = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        self.assertLess(used, 2.05 * 2 ** 20)
+        self.assertGreater(used, 1.8 * 2 ** 20)
+
+    def test_the_next_batches_are_read_while_the_caller_works(self):
+        get_batches_fn = helper.gen_batch_function(self.write_kitti(), SHAPE, cache_mb=0)
+        with mock.patch.object(helper, '_read_picture', wraps=helper._read_picture) as read:
+            batches = get_batches_fn(1)
+            next(batches)
+            deadline = time.time() + 30
+            while read.call_count < 2 and time.time() < deadline:
+                time.sleep(0.01)
+            self.assertGreaterEqual(read.call_count, 2)
+            batches.close()
+
+    def test_an_error_in_a_later_epoch_names_the_file(self):
+        folder = self.write_kitti()
+        get_batches_fn = helper.gen_batch_function(folder, SHAPE, cache_mb=0)
+        path = os.path.join(folder, 'image_2', 'um_000002.png')
+        with open(path, 'w') as file:
+            file.write('damaged meanwhile')
+        self.assertIn(path, self.assert_user_error(lambda: list(get_batches_fn(2))))
+
+    def test_features_take_the_place_of_the_pictures(self):
+        get_batches_fn = helper.gen_batch_function(self.write_kitti(), SHAPE)
+        number = np.arange(4)
+        for (first, second), labels in get_batches_fn(3, features=(number, number * 10.)):
+            np.testing.assert_array_equal(second, first * 10.)
+            # write_kitti's road begins further to the right in each picture
+            np.testing.assert_array_equal(labels[:, -1, :, 1].argmax(axis=1), first * SHAPE[1] // 8)
 
     def test_red_is_background_black_does_not_count_the_rest_is_road(self):
         label = self.one_label([[(255, 0, 0), (0, 0, 0), (255, 0, 255), (0, 0, 255)]])
@@ -540,7 +797,7 @@ class Batches(Case):
 class Overlays(Case):
     def setUp(self):
         super().setUp()
-        self.data_folder = self.write_kitti('data_road/testing', shape=(80, 120))
+        self.data_folder = self.write_kitti('data_road/testing', count=6, shape=(80, 120))
         # A network that finds road where a picture is bright: by red, from 100 on, and nowhere under dropout.
         self.image, self.keep_prob = tf.placeholder(tf.float32, [None, None, None, 3]), tf.placeholder(tf.float32)
         red = tf.reshape(self.image[..., 0], [-1])
@@ -554,7 +811,7 @@ class Overlays(Case):
         with tf.Session() as sess:
             outputs = list(helper.gen_test_output(
                 sess, self.logits, self.keep_prob, self.image, self.data_folder, SHAPE))
-        self.assertEqual(len(outputs), 4)
+        self.assertEqual(len(outputs), 6)
         for (name, painted), (expected_name, picture) in zip(outputs, self.pictures()):
             self.assertEqual(name, expected_name)
             road = picture[..., 0] > 100
@@ -576,7 +833,7 @@ class Overlays(Case):
             output = helper.save_inference_samples(self.path('runs', ''), self.folder, sess, SHAPE, self.logits,
                                                    self.keep_prob, self.image)
         self.assertEqual(sorted(os.listdir(output)),
-                         ['a b.png', 'c.png'] + ['um_{:06d}.png'.format(n) for n in range(3)])
+                         ['a b.png', 'c.png'] + ['um_{:06d}.png'.format(n) for n in (0, 1, 2, 4, 5)])
         self.assertEqual(os.path.dirname(output), self.path('runs', '').rstrip('/'))
         self.assertEqual(imageio.imread(os.path.join(output, 'c.png')).shape, SHAPE + (3,))
 
@@ -888,7 +1145,8 @@ class CommandLine(Case):
     def test_values_that_make_no_sense(self):
         for option, values in (('--epochs', ('0', '-1', '1.5', 'many')), ('--batch-size', ('0', '-5')),
                                ('--learning-rate', ('-1', '0', 'nan', 'inf')), ('--keep-prob', ('0', '1.1')),
-                               ('--l2', ('-1', 'nan')), ('--seed', ('-1', str(2 ** 32)))):
+                               ('--l2', ('-1', 'nan')), ('--cache-mb', ('-1', '0.5')),
+                               ('--seed', ('-1', str(2 ** 32)))):
             for value in values:
                 with self.subTest(option + ' ' + value), mock.patch.object(sys, 'argv', ['main.py', option, value]):
                     errors = io.StringIO()
