@@ -33,7 +33,7 @@ DOES_NOT_COUNT = (0, 0, 0)
 ROAD_PAINT = (0, 255, 0)
 ROAD_PAINT_ALPHA = 127
 
-THREADS = 4  # that read and write pictures while the network computes
+THREADS = min(os.cpu_count() or 1, 8)  # that read and write pictures while the network computes
 CACHE_MB = 1024  # of resized pictures and labels that stay in memory: 2300 of KITTI's
 INFERENCE_BATCH = 4  # pictures that go through the network at once
 
@@ -281,9 +281,13 @@ def _read_picture(path, image_shape):
 def _read_label(path, image_shape):
     """The label as bool [height, width, 2], one-hot (background, road); all False where the pixel does not count."""
     label = _read(path, image_shape, Image.NEAREST)  # blended colours would mean road
-    background = np.all(label == BACKGROUND, axis=-1)
-    road = ~background & np.any(label != DOES_NOT_COUNT, axis=-1)
-    return np.stack([background, road], axis=-1)
+    background = _is_colour(label, BACKGROUND)
+    return np.stack([background, ~(background | _is_colour(label, DOES_NOT_COUNT))], axis=-1)
+
+
+def _is_colour(picture, colour):
+    # Channel by channel: np.all along an axis of three takes ten times as long.
+    return np.logical_and.reduce([picture[..., channel] == value for channel, value in enumerate(colour)])
 
 
 def read_batches(paths, image_shape, batch_size=INFERENCE_BATCH):
@@ -325,11 +329,12 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
             cache[index] = pair
         return pair
 
-    classes = np.zeros(2, bool)
+    background = road = False
     for _, label in tqdm(_in_order(read, range(len(pairs))), desc='Read pictures', total=len(pairs), unit='picture',
                          leave=False):
-        classes |= label.any(axis=(0, 1))
-    if not classes.all():
+        background |= label[..., 0].any()
+        road |= label[..., 1].any()
+    if not (background and road):
         raise UserError('{}: the labels together need both background, red {}, and road, any other colour but '
                         'black'.format(os.path.join(data_folder, 'gt_image_2'), BACKGROUND))
     random = np.random.RandomState(seed)

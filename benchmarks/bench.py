@@ -1,0 +1,380 @@
+#!/usr/bin/env python3
+"""Measures main.py and helper.py beside the starter project's way of doing the same work, and prints tables.
+
+Both sides take turns in one process, several rounds; the tables show medians. Peak memory is that of a process of its
+own for each side.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from tf1 import tf
+
+import argparse
+import collections
+import concurrent.futures
+import contextlib
+import functools
+import itertools
+import multiprocessing
+import platform
+import tempfile
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+import helper
+import main
+import starter
+
+SIDES = ('starter', 'ours')
+GPU_STEP = 0.1  # seconds: a step of 5 pictures on a GPU, for which the consumer below sleeps
+PAINTED = 12  # pictures in a round of inference
+
+# What is measured: folders of the SavedModel and of data_road, training pictures to take (None: all), in a step
+Job = collections.namedtuple('Job', 'vgg data pictures batch_size amp')
+
+
+# The two sides of each piece of work: context managers that give a function, which works for a round and returns
+# seconds for a picture
+
+
+@contextlib.contextmanager
+def batches_first_epoch(job, side):
+    """From the folder to the end of the first epoch: our checks of the data are part of it."""
+    def work():
+        start = time.time()
+        count = sum(len(images) for images, _ in make_batches(job, side)(job.batch_size))
+        return (time.time() - start) / count
+    yield work
+
+
+@contextlib.contextmanager
+def batches_later_epochs(job, side):
+    get_batches_fn = make_batches(job, side)
+    for _ in get_batches_fn(job.batch_size):
+        pass
+
+    def work():
+        start = time.time()
+        count = sum(len(images) for images, _ in get_batches_fn(job.batch_size))
+        return (time.time() - start) / count
+    yield work
+
+
+def make_batches(job, side):
+    gen_batch_function = starter.gen_batch_function if side == 'starter' else helper.gen_batch_function
+    with quietly():
+        return gen_batch_function(os.path.join(job.data, 'training'), main.IMAGE_SHAPE)
+
+
+@contextlib.contextmanager
+def inference(job, side):
+    with network(job) as (sess, image_input, keep_prob, nn_last_layer), tempfile.TemporaryDirectory() as folder:
+        logits = tf.reshape(nn_last_layer, [-1, main.NUM_CLASSES])
+        main.initialize_new_variables(sess)
+        testing = link_pictures(os.path.join(job.data, 'testing'), PAINTED, os.path.join(folder, 'data_road/testing'))
+        paths = helper.list_pictures(testing)
+
+        def work():
+            work.output = tempfile.mkdtemp(dir=folder)
+            start = time.time()
+            with sess.graph.as_default(), quietly():
+                if side == 'starter':
+                    starter.save_inference_samples(
+                        work.output, sess, main.IMAGE_SHAPE, logits, keep_prob, image_input, paths)
+                else:
+                    work.output = helper.save_inference_samples(
+                        work.output, folder, sess, main.IMAGE_SHAPE, logits, keep_prob, image_input)
+            return (time.time() - start) / len(paths)
+        yield work
+
+
+@contextlib.contextmanager
+def fine_tuning_step(job, side, decoder_only=False):
+    with network(job) as (sess, image_input, keep_prob, nn_last_layer):
+        labels = tf.placeholder(tf.float32, [None, None, None, main.NUM_CLASSES])
+        rate = tf.placeholder(tf.float32)
+        if side == 'starter':
+            decoder = [variable for variable in tf.trainable_variables() if variable.op.name.startswith('decoder')]
+            ops = starter.optimize(nn_last_layer, labels, rate, main.NUM_CLASSES, decoder if decoder_only else None)
+        else:
+            ops = main.optimize(nn_last_layer, labels, rate, main.NUM_CLASSES)
+        main.initialize_new_variables(sess)
+        batches = itertools.cycle(list(itertools.islice(make_batches(job, 'ours')(job.batch_size), 2)))
+
+        def work():
+            images, one_hot = next(batches)
+            start = time.time()
+            sess.run(ops[1:], {image_input: images, labels: one_hot, keep_prob: main.KEEP_PROB,
+                               rate: main.LEARNING_RATE})
+            return (time.time() - start) / len(images)
+        work()  # the first step prepares the graph
+        yield work
+
+
+@contextlib.contextmanager
+def decoder_step(job, side):
+    """The starter's way runs the encoder in every step; ours trains on features that were computed once."""
+    if side == 'starter':
+        with fine_tuning_step(job, side, decoder_only=True) as work:
+            yield work
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _, vgg_features = make_features(job, folder)
+        get_batches_fn = make_batches(job, side)
+
+        def work():
+            return train_decoder(job, vgg_features, get_batches_fn, epochs=3)
+        yield work
+
+
+def make_features(job, folder):
+    """The features of the training pictures, kept in `folder`: (seconds for a picture, arrays)."""
+    os.symlink(os.path.abspath(job.vgg), os.path.join(folder, 'vgg'))
+    link_pictures(os.path.join(job.data, 'training'), job.pictures, os.path.join(folder, 'data_road/training'))
+    with network(job, decoder=False) as (sess, image_input, keep_prob, vgg_layers), quietly():
+        start = time.time()
+        vgg_features = main.compute_features(sess, folder, image_input, keep_prob, vgg_layers, 'float32')
+        return (time.time() - start) / len(vgg_features[0]), vgg_features
+
+
+def train_decoder(job, vgg_features, get_batches_fn, epochs):
+    """Seconds for a picture in the epochs behind the first, which also prepares the graph."""
+    seconds = []
+
+    @functools.wraps(get_batches_fn)
+    def timed(*args, **kwargs):
+        start = time.time()
+        for batch in get_batches_fn(*args, **kwargs):
+            yield batch
+        seconds.append(time.time() - start)
+    with quietly():
+        main.train_decoder(vgg_features, timed, main.L2, 0, epochs=epochs, batch_size=job.batch_size,
+                           learning_rate=main.LEARNING_RATE, keep_prob=main.KEEP_PROB)
+    return np.median(seconds[1:]) / len(vgg_features[0])
+
+
+@contextlib.contextmanager
+def network(job, decoder=True):
+    """Gives (session, image_input, keep_prob, the decoder's output or else VGG-16's three layers)."""
+    with quietly():
+        config, _ = main.choose_precision(job.amp)
+    with tf.Graph().as_default(), tf.Session(config=config) as sess:
+        tf.set_random_seed(0)
+        vgg = main.load_vgg(sess, job.vgg)
+        yield sess, vgg[0], vgg[1], main.layers(*vgg[2:], num_classes=main.NUM_CLASSES) if decoder else vgg[2:]
+
+
+def link_pictures(source, count, target):
+    """A folder in KITTI's layout with links to the first `count` pictures of another one, and to their labels."""
+    for path in helper.list_pictures(source)[:count]:
+        name = os.path.basename(path)
+        for part, linked in (('image_2', name), ('gt_image_2', name.replace('_', '_road_'))):
+            os.makedirs(os.path.join(target, part), exist_ok=True)
+            os.symlink(os.path.abspath(os.path.join(source, part, linked)), os.path.join(target, part, linked))
+    return target
+
+
+@contextlib.contextmanager
+def quietly():
+    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
+# Measuring
+
+
+def compare(sides, job, rounds):
+    """Both sides in turn: {side: median seconds for a picture}, and what the last round of each left."""
+    with contextlib.ExitStack() as stack:
+        work = {side: stack.enter_context(sides(job, side)) for side in SIDES}
+        seconds = {side: [] for side in SIDES}
+        for _ in range(rounds):
+            for side in SIDES:
+                seconds[side].append(work[side]())
+        different = None
+        if hasattr(work['ours'], 'output'):
+            different = different_pixels(*[work[side].output for side in SIDES])
+    return {side: np.median(seconds[side]) for side in SIDES}, different
+
+
+def different_pixels(folder, other):
+    names = sorted(os.listdir(folder))
+    assert names == sorted(os.listdir(other)), (folder, other)
+    return sum(np.count_nonzero((starter.imread(os.path.join(folder, name)) !=
+                                 starter.imread(os.path.join(other, name))).any(axis=-1)) for name in names)
+
+
+def waiting(job, side):
+    """Shares of the time that a consumer like a GPU waits for its batches, in the first and in a later epoch."""
+    get_batches_fn, shares = make_batches(job, side), []
+    for _ in range(2):
+        start, waited = time.time(), 0.
+        batches = get_batches_fn(job.batch_size)
+        while True:
+            asked = time.time()
+            batch = next(batches, None)
+            waited += time.time() - asked
+            if batch is None:
+                break
+            time.sleep(GPU_STEP)
+        shares.append(waited / (time.time() - start))
+    return shares
+
+
+def in_a_process(function, *args):
+    """Runs function(*args) in a new process; returns (what it returns, peak memory of the process in MB)."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        return pool.submit(with_peak_memory, function, *args).result()
+
+
+def with_peak_memory(function, *args):
+    result = function(*args)
+    try:
+        # Not getrusage(), whose maximum a process inherits from the one that started it.
+        with open('/proc/self/status') as file:
+            kibibytes = next(int(line.split()[1]) for line in file if line.startswith('VmHWM'))
+    except OSError:  # no Linux
+        return result, float('nan')
+    return result, kibibytes * 1024 / 1e6
+
+
+def one_round(sides, job, side):
+    with sides(job, side) as work:
+        return work()
+
+
+def frozen_run(job):
+    """(seconds for a picture to compute the features, to train an epoch on them)."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, vgg_features = make_features(job, folder)
+        get_batches_fn = make_batches(job._replace(data=os.path.join(folder, 'data_road')), 'ours')
+        return seconds, train_decoder(job, vgg_features, get_batches_fn, epochs=3)
+
+
+def forward_pass(job, rounds):
+    """(floating-point operations of the network for a picture, seconds for a picture in batches, layer by layer)."""
+    with network(job) as (sess, image_input, keep_prob, nn_last_layer):
+        main.initialize_new_variables(sess)
+        pictures = next(make_batches(job, 'ours')(helper.INFERENCE_BATCH))[0]
+        # A kernel is applied once for each pixel of the smaller side: behind a convolution, before a transposed one.
+        sizes = [(tf.shape(op.inputs[1]), tf.shape(op.outputs[0] if op.type == 'Conv2D' else op.inputs[2]))
+                 for op in sess.graph.get_operations() if op.type in ('Conv2D', 'Conv2DBackpropInput')]
+        operations = sum(2 * np.prod(kernel) * np.prod(pixels[1:3]) for kernel, pixels in
+                         sess.run(sizes, {image_input: pictures[:1], keep_prob: 1.0}))
+        seconds = []
+        for _ in range(rounds + 1):
+            start = time.time()
+            sess.run(nn_last_layer.op, {image_input: pictures, keep_prob: 1.0})
+            seconds.append((time.time() - start) / len(pictures))
+    return operations, np.median(seconds[1:])
+
+
+def matrix_product_rate(rounds, size=2048):
+    """Floating-point operations a second of a float32 matrix product."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        matrix = tf.Variable(tf.random_uniform([size, size]))
+        product = tf.matmul(matrix, matrix).op
+        sess.run(matrix.initializer)
+        seconds = []
+        for _ in range(rounds + 3):
+            start = time.time()
+            sess.run(product)
+            seconds.append(time.time() - start)
+    return 2 * size ** 3 / np.median(seconds[3:])
+
+
+# Printing
+
+
+def print_row(*cells):
+    tqdm.write('| ' + ' | '.join(map(str, cells)) + ' |')
+
+
+def print_machine():
+    try:
+        with open('/proc/cpuinfo') as file:
+            cpu = next(line.split(':', 1)[1].strip() for line in file if line.startswith('model name'))
+    except (OSError, StopIteration):
+        cpu = platform.processor() or platform.machine()
+    gpus = [device.name for device in tf.config.experimental.list_physical_devices('GPU')]
+    print('TensorFlow {}, Python {}, {}, {} cores, {}'.format(
+        tf.__version__, platform.python_version(), cpu, os.cpu_count(), ', '.join(gpus) or 'no GPU'))
+
+
+def print_comparison(job, rounds):
+    print('\nmilliseconds for a picture, and peak memory in MB:\n')
+    print_row('', "starter's", 'ours', 'times faster', "starter's memory", 'our memory')
+    print_row(*['---'] * 6)
+    different = None
+    for name, sides in (('batches, first epoch', batches_first_epoch), ('batches, later epochs', batches_later_epochs),
+                        ('inference, from file to file', inference), ('fine-tuning step', fine_tuning_step),
+                        ('decoder step, VGG-16 frozen', decoder_step)):
+        seconds, pixels = compare(sides, job, rounds)
+        different = pixels if pixels is not None else different
+        memory = [in_a_process(one_round, sides, job, side)[1] for side in SIDES]
+        print_row(name, *['{:.3g}'.format(1000 * seconds[side]) for side in SIDES] + [
+            '{:.2f}'.format(seconds['starter'] / seconds['ours'])] + ['{:.0f}'.format(peak) for peak in memory])
+    print('\nInference: {} pixels of the pictures of both sides differ.'.format(different))
+
+
+def print_waiting(job):
+    print('\nshare of the time that a consumer with steps of {:.0f} ms waits for batches:\n'.format(1000 * GPU_STEP))
+    print_row('', "starter's", 'ours')
+    print_row(*['---'] * 3)
+    shares = [waiting(job, side) for side in SIDES]
+    for name, pair in zip(('first epoch', 'later epochs'), zip(*shares)):
+        print_row(name, *['{:.1f} %'.format(100 * share) for share in pair])
+
+
+def print_limit(job, rounds):
+    operations, seconds = forward_pass(job, rounds)
+    rate = matrix_product_rate(rounds)
+    print('\nThe forward pass takes {:.1f} GFLOP and {:.0f} ms for a picture: {:.0f} GFLOP/s, {:.0f} % of the {:.0f} '
+          'GFLOP/s of a float32 matrix product.'.format(operations / 1e9, 1000 * seconds, operations / seconds / 1e9,
+                                                        100 * operations / seconds / rate, rate / 1e9))
+
+
+def print_growth(job):
+    available = len(helper.list_pictures(os.path.join(job.data, 'training')))
+    print('\n--freeze-encoder, by the number of pictures: milliseconds for a picture, and peak memory in MB:\n')
+    print_row('pictures', 'features', 'an epoch on them', 'memory')
+    print_row(*['---'] * 4)
+    for count in sorted({min(count, available) for count in (50, 100, 194)}):
+        (features, epoch), peak = in_a_process(frozen_run, job._replace(pictures=count))
+        print_row(count, '{:.0f}'.format(1000 * features), '{:.2f}'.format(1000 * epoch), '{:.0f}'.format(peak))
+    print('\na fine-tuning step, by the batch size: milliseconds for a picture, and peak memory in MB:\n')
+    print_row('batch', 'a picture', 'memory')
+    print_row(*['---'] * 3)
+    for batch_size in (1, 2, 5, 10):
+        seconds, peak = in_a_process(one_round, fine_tuning_step, job._replace(batch_size=batch_size), 'ours')
+        print_row(batch_size, '{:.0f}'.format(1000 * seconds), '{:.0f}'.format(peak))
+
+
+def bench():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--vgg', metavar='DIR', help='SavedModel to run (default: the slim one of the demo)')
+    parser.add_argument('--data', metavar='DIR', help='data_road to read (default: the scenes of the demo)')
+    parser.add_argument('--rounds', type=int, default=5, metavar='N', help='rounds of which the median is shown')
+    parser.add_argument('--amp', action='store_true', help='run the network in mixed precision, on both sides')
+    arguments = parser.parse_args()
+    if not (arguments.vgg and arguments.data):
+        os.makedirs('data', exist_ok=True)
+        demo = main.prepare_demo('data', 0)
+    job = Job(arguments.vgg or os.path.join(demo, 'vgg'), arguments.data or os.path.join(demo, 'data_road'), None,
+              main.BATCH_SIZE, arguments.amp)
+    print_machine()
+    print_comparison(job, arguments.rounds)
+    print_waiting(job)
+    print_limit(job, arguments.rounds)
+    print_growth(job)
+
+
+if __name__ == '__main__':
+    try:
+        bench()
+    except (helper.UserError, OSError) as error:
+        sys.stderr.write('error: {}\n'.format(error))
+        sys.exit(2)
