@@ -46,10 +46,10 @@ def _digest(paths, settings):
 
 def _write(path, count, batches):
     """Write the batches as one array with a row for each picture, whole or not at all."""
-    # Not through a memory map, which would end the program where the disk is full.
-    with tempfile.TemporaryDirectory(prefix='.features-', dir=os.path.dirname(path)) as scratch:
-        part = os.path.join(scratch, 'features.npy')
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix='.features-', dir=os.path.dirname(path)) as scratch:
+            part = os.path.join(scratch, 'features.npy')
+            # Not through a memory map, which would end the program where the disk is full.
             with open(part, 'wb') as file, tqdm(desc='Features', total=count, unit='picture') as bar:
                 for arrays in batches:
                     row = np.dtype([('', array.dtype, array.shape[1:]) for array in arrays])
@@ -63,6 +63,7 @@ def _write(path, count, batches):
                     bar.update(len(rows))
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            raise OSError('{}: the features of the pictures cannot be kept ({})'.format(path, error.strerror))
-        os.replace(part, path)
+            os.replace(part, path)
+    except OSError as error:
+        raise OSError('{}: the features of the pictures cannot be written ({}). Free some space there, or make the '
+                      'folder writable'.format(path, error.strerror))

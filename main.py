@@ -231,7 +231,7 @@ def train_decoder(vgg_features, get_batches_fn, l2, seed, **settings):
 def score(sess, road, keep_prob, input_image, get_batches_fn):
     """The road IoU over the pictures and labels of get_batches_fn, where `road` is the softmax, [n*h*w, 2]."""
     predictions, truth = [], []
-    for images, labels in get_batches_fn(1):
+    for images, labels in get_batches_fn(helper.INFERENCE_BATCH):
         probability = sess.run(road, {input_image: images, keep_prob: 1.0})[:, 1]
         predictions.append(probability.reshape(labels.shape[:-1]) > 0.5)
         truth.append(labels)

@@ -30,7 +30,7 @@ import starter
 
 SIDES = ('starter', 'ours')
 GPU_STEP = 0.1  # seconds: a step of 5 pictures on a GPU, for which the consumer below sleeps
-PAINTED = 12  # pictures in a round of inference
+PAINTED = 16  # pictures in a round of inference
 
 # What is measured: folders of the SavedModel and of data_road, training pictures to take (None: all), in a step
 Job = collections.namedtuple('Job', 'vgg data pictures batch_size amp')
