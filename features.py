@@ -1,4 +1,5 @@
 """What a frozen encoder says of each picture: computed once, kept in a file, mapped into memory."""
+import contextlib
 import glob
 import hashlib
 import os
@@ -8,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 
-def compute_once(folder, depends_on, settings, count, compute):
+def compute_once(folder, name, depends_on, settings, count, compute):
     """The features of all pictures; from the file of an earlier run where nothing has changed that they depend on.
 
-    folder: where the file features-<digest>.npy is kept; it replaces those of other digests.
+    folder, name: they are kept in the file folder/features-<name>-<digest>.npy, which replaces others of that name.
     depends_on: paths of the files whose contents the features depend on, in a fixed order.
     settings: text of what else they depend on.
     count: number of pictures.
@@ -21,16 +22,25 @@ def compute_once(folder, depends_on, settings, count, compute):
 
     Raises OSError where they cannot be kept.
     """
-    path = os.path.join(folder, 'features-{}.npy'.format(_digest(depends_on, settings)))
+    pattern = 'features-{}-{}.npy'
+    path = os.path.join(folder, pattern.format(name, _digest(depends_on, settings)))
     try:
-        rows = np.load(path, mmap_mode='r')
+        rows = _map(path, count)
     except (OSError, ValueError):  # not there, or not whole
         _write(path, count, compute())
-        rows = np.load(path, mmap_mode='r')
-    for other in glob.glob(os.path.join(glob.escape(folder), 'features-*.npy')):
-        if other != path:
-            os.remove(other)
+        for other in glob.glob(os.path.join(glob.escape(folder), pattern.format(name, '[0-9a-f]' * 32))):
+            if other != path:
+                with contextlib.suppress(OSError):  # another run was faster
+                    os.remove(other)
+        rows = _map(path, count)
     return tuple(np.asarray(rows[name]) for name in rows.dtype.names)
+
+
+def _map(path, count):
+    rows = np.lib.format.open_memmap(path, mode='r')
+    if rows.shape != (count,) or not rows.dtype.names:
+        raise ValueError
+    return rows
 
 
 def _digest(paths, settings):

@@ -16,7 +16,10 @@ OF_FEW_CHANNELS = {'Conv2D': 'PointwiseConv2D', 'Conv2DBackpropInput': 'Upsampli
 def _pointwise(op, gradient):
     """The gradients of a 1x1 convolution with stride 1."""
     x, kernel = op.inputs
-    depth_in, depth_out = kernel.shape.as_list()[2:]
+    height, width, depth_in, depth_out = kernel.shape.as_list()
+    if (height, width) != (1, 1) or op.get_attr('strides') != [1, 1, 1, 1]:
+        raise ValueError('gradients.OF_FEW_CHANNELS is for 1x1 convolutions with stride 1, which {} is not'.format(
+            op.name))
     kernel_gradient = tf.matmul(tf.reshape(gradient, [-1, depth_out]), tf.reshape(x, [-1, depth_in]), transpose_a=True)
     return (tf.nn.conv2d_backprop_input(tf.shape(x), kernel, gradient, [1, 1, 1, 1], 'SAME'),
             tf.reshape(tf.transpose(kernel_gradient), [1, 1, depth_in, depth_out]))
@@ -24,14 +27,17 @@ def _pointwise(op, gradient):
 
 @tf.RegisterGradient('UpsamplingConv2DTranspose')
 def _upsampling(op, gradient):
-    """The gradients of a transposed convolution with stride f and a kernel of 2f, padding 'SAME'.
+    """The gradients of a transposed convolution with an even stride f and a kernel of 2f, padding 'SAME'.
 
     Cut into blocks of f x f, the padded gradient is one row of f*f*depth_out numbers for each block, and so are the
     four quarters of the kernel. The input's pixel (i, j) was spread over the four blocks from (i, j) to (i+1, j+1).
     """
     _, kernel, x = op.inputs
     f = op.get_attr('strides')[1]
-    depth_out, depth_in = kernel.shape.as_list()[2:]
+    kernel_height, kernel_width, depth_out, depth_in = kernel.shape.as_list()
+    if (kernel_height, kernel_width) != (2 * f, 2 * f) or op.get_attr('padding') != b'SAME' or f % 2:
+        raise ValueError('gradients.OF_FEW_CHANNELS is for transposed convolutions with kernels of twice the stride, '
+                         'which {} is not'.format(op.name))
 
     n, height, width = tf.unstack(tf.shape(gradient)[:3])
     # Padded in three dimensions instead of four, and transposed instead of space_to_depth: on a CPU both are faster.

@@ -212,13 +212,14 @@ def check_pictures(paths):
         pass
 
 
-def _in_order(function, items):
+def _in_order(function, items, threads=None):
     """Yield function(item) of each item, in order, while threads work on the next ones; raises what they raise."""
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+    threads = threads or THREADS
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         pending = collections.deque()
         for item in items:
             pending.append(pool.submit(function, item))
-            if len(pending) > THREADS:
+            if len(pending) > threads:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
@@ -290,11 +291,11 @@ def _is_colour(picture, colour):
     return np.logical_and.reduce([picture[..., channel] == value for channel, value in enumerate(colour)])
 
 
-def read_batches(paths, image_shape, batch_size=INFERENCE_BATCH):
+def read_batches(paths, image_shape):
     """Yield the pictures, in order and in batches, uint8 [n, height, width, 3], resized to image_shape."""
     return _in_order(lambda start: np.array([_read_picture(path, image_shape)
-                                             for path in paths[start:start + batch_size]]),
-                     range(0, len(paths), batch_size))
+                                             for path in paths[start:start + INFERENCE_BATCH]]),
+                     range(0, len(paths), INFERENCE_BATCH))
 
 
 def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
@@ -303,14 +304,14 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
     data_folder: folder in KITTI's layout: image_2/um_000003.png with gt_image_2/um_road_000003.png.
     image_shape: (height, width) in pixels, to which pictures (bilinear) and labels (nearest neighbour) are resized.
     seed: fixes the order of the pictures, epoch after epoch.
-    cache_mb: MiB of resized pictures and labels that stay in memory; the others are read again in each epoch.
+    cache_mb: MiB of resized pictures and labels that stay in memory; the others are read again in each epoch, by
+    threads while the caller works with the batch before.
 
     Returns get_batches_fn(batch_size), an iterator over one epoch in a new order: (images, labels), images uint8
     [n, height, width, 3], labels bool [n, height, width, 2], one-hot (background, road) and all False where the pixel
-    does not count. The last batch is as short as it comes, and the next ones are made while the caller works with one.
-    get_batches_fn(batch_size, features), where features are arrays with a row for each picture, in the order of
-    list_pictures, gives the tuple of their rows in place of the images. get_batches_fn.pictures is the number of
-    pictures.
+    does not count. The last batch is as short as it comes. get_batches_fn(batch_size, features), where features are
+    arrays with a row for each picture, in the order of list_pictures, gives the tuple of their rows in place of the
+    images. get_batches_fn.pictures is the number of pictures.
 
     Raises UserError where pictures or labels are missing, unreadable or of different sizes, and where one of the
     classes is nowhere in the labels.
@@ -350,9 +351,11 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
             return np.array(images), np.array(labels)
 
         order = random.permutation(len(pairs))
+        batches = [order[start:start + batch_size] for start in range(0, len(pairs), batch_size)]
+        if features is not None:
+            return _in_order(batch, batches, threads=1)  # more would not copy faster, but take more memory
         # What is in memory already is copied faster than a thread is asked for it.
-        in_order = map if features is None and len(cache) == len(pairs) else _in_order
-        return in_order(batch, [order[start:start + batch_size] for start in range(0, len(pairs), batch_size)])
+        return (map if len(cache) == len(pairs) else _in_order)(batch, batches)
 
     get_batches_fn.pictures = len(pairs)
     return get_batches_fn

@@ -203,8 +203,8 @@ def compute_features(sess, data_dir, image_input, keep_prob, vgg_layers, precisi
         for batch in helper.read_batches(pictures, IMAGE_SHAPE):
             yield sess.run(vgg_layers, {image_input: batch, keep_prob: 1.0})
 
-    return features.compute_once(data_dir, model + pictures, '{} {}'.format(IMAGE_SHAPE, precision), len(pictures),
-                                 compute)
+    depends_on = [helper.__file__] + model + pictures  # helper.py, because it reads and resizes
+    return features.compute_once(data_dir, precision, depends_on, str(IMAGE_SHAPE), len(pictures), compute)
 
 
 def train_decoder(vgg_features, get_batches_fn, l2, seed, **settings):
@@ -240,18 +240,21 @@ def score(sess, road, keep_prob, input_image, get_batches_fn):
 
 def tell_duration(get_batches_fn, epochs):
     """get_batches_fn, which also says after the first steps how long the whole training takes, if that is long."""
-    times = []
+    starts = []  # of the first three steps
 
     @functools.wraps(get_batches_fn)
     def get_timed_batches_fn(batch_size):
         for batch in get_batches_fn(batch_size):
-            times.append(time.time())
-            if len(times) == 3:  # the first step also prepares the graph: the second is as long as the others
-                seconds = (times[2] - times[1]) * epochs * -(-get_batches_fn.pictures // batch_size)
-                if seconds > LONG_TRAINING:
-                    tqdm.write('At the speed of its first steps the training takes {:.1f} hours. With '
-                               '--freeze-encoder it takes minutes: only the decoder is trained'.format(seconds / 3600))
+            if len(starts) < 3:
+                starts.append(time.time())
+                if len(starts) == 3:  # the first step also prepares the graph: the second is as long as the others
+                    say_duration((starts[2] - starts[1]) * epochs * -(-get_batches_fn.pictures // batch_size))
             yield batch
+
+    def say_duration(seconds):
+        if seconds > LONG_TRAINING:
+            tqdm.write('At the speed of its first steps the training takes {:.1f} hours. With --freeze-encoder it '
+                       'takes minutes: only the decoder is trained'.format(seconds / 3600))
 
     return get_timed_batches_fn
 
@@ -317,7 +320,8 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     """Train FCN-8 on data_dir/data_road/training and paint the road on data_dir/data_road/testing.
 
     What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
-    decoder's first weights. With freeze_encoder VGG-16 stays as it is, and only the decoder is trained.
+    decoder's first weights. With freeze_encoder VGG-16 stays as it is, and only the decoder is trained, in float32. amp
+    is for choose_precision(), cache_mb for helper.gen_batch_function().
 
     Returns the folder of the painted pictures, a new one in runs_dir. Where there are labels beside the test pictures,
     their road IoU is printed.

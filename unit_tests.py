@@ -292,7 +292,10 @@ class Optimize(Case):
             main.optimize(tf.Variable(self.scores), tf.placeholder(dtype, [None] * 3 + [2]), 0.1, 2)
 
     def test_loss_scaling_changes_nothing_where_nothing_vanishes(self):
-        plain, scaled = self.step(steps=3), self.step(steps=3, loss_scaling=True)
+        plain = self.step(steps=3)
+        variables = len(tf.global_variables())
+        scaled = self.step(steps=3, loss_scaling=True)
+        self.assertGreater(len(tf.global_variables()), 2 * variables)  # the scale is one
         self.assertAlmostEqual(plain[0], scaled[0], places=6)
         np.testing.assert_allclose(plain[1], scaled[1], atol=1e-4)
 
@@ -419,6 +422,9 @@ class Training(Case):
 class FrozenEncoder(Case):
     def setUp(self):
         super().setUp()
+        batch_size = mock.patch.object(helper, 'INFERENCE_BATCH', 3)  # of 4 pictures: more than one batch
+        batch_size.start()
+        self.addCleanup(batch_size.stop)
         self.training = self.write_kitti()
         self.write_kitti('data_road/testing', count=2)
         self.write_vgg()
@@ -428,7 +434,7 @@ class FrozenEncoder(Case):
         return vgg, main.compute_features(sess, self.folder, vgg[0], vgg[1], vgg[2:], precision)
 
     def compute_calls(self, precision='float32'):
-        """How many batches go through VGG-16 until the features are there."""
+        """How many pictures are read until the features are there."""
         with tf.Graph().as_default(), tf.Session() as sess, \
                 mock.patch.object(helper, '_read_picture', wraps=helper._read_picture) as read:
             self.features(sess, precision)
@@ -496,34 +502,63 @@ class FrozenEncoder(Case):
             with open(self.path(*self.kept()), 'r+b') as file:
                 file.truncate(100000)
 
-        def not_that_file():
-            with open(self.path(*self.kept()), 'w') as file:
-                file.write('something else')
+        def replaced_by(content):
+            def replace():
+                with open(self.path(*self.kept()), 'wb') as file:
+                    file.write(content)
+            return replace
 
-        for change in (other_weights, other_picture, not_whole, not_that_file):
+        def other_array():
+            with open(self.path(*self.kept()), 'wb') as file:
+                np.save(file, np.zeros((4, 2)))
+
+        for change in (other_weights, other_picture, not_whole, other_array, replaced_by(b'something else'),
+                       replaced_by(b''), replaced_by(b'PK')):
             with self.subTest(change.__name__):
                 change()
                 self.assertEqual(self.compute_calls(), 4)
                 self.assertEqual(self.compute_calls(), 0)
                 self.assertEqual(len(self.kept()), 1)
         self.assertEqual(self.compute_calls('bfloat16'), 4)
+        self.assertEqual(self.compute_calls('float32'), 0)
+        with open(self.path('features-float32-mine.npy'), 'w'):
+            pass
         with mock.patch.object(main, 'IMAGE_SHAPE', (64, 64)):
             self.assertEqual(self.compute_calls(), 4)
+        self.assertEqual(len(self.kept()), 3)
+
+    def test_features_are_those_of_the_pictures_in_order(self):
+        with tf.Session() as sess:
+            vgg, vgg_features = self.features(sess)
+            for number, path in enumerate(helper.list_pictures(self.training)):
+                picture = helper._read_picture(path, main.IMAGE_SHAPE)
+                for layer, rows in zip(sess.run(vgg[2:], {vgg[0]: [picture], vgg[1]: 1.0}), vgg_features):
+                    np.testing.assert_allclose(rows[number], layer[0], atol=1e-5 * np.abs(layer).max())
 
     def test_features_are_kept_whole_or_not_at_all(self):
         def stop():
             yield [np.zeros((2, 3), np.float32)]
             raise KeyboardInterrupt
         with self.assertRaises(KeyboardInterrupt):
-            features.compute_once(self.folder, [], '', 4, stop)
+            features.compute_once(self.folder, 'x', [], '', 4, stop)
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100000, limit[1]))
         try:
             with self.assertRaisesRegex(OSError, 'features-.*cannot be written .File too large'):
-                features.compute_once(self.folder, [], '', 2, lambda: [[np.zeros((2, 100000), np.float32)]])
+                features.compute_once(self.folder, 'x', [], '', 2, lambda: [[np.zeros((2, 100000), np.float32)]])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         self.assertEqual(self.kept(), [])
+
+    def test_gradients_of_other_convolutions_are_refused(self):
+        x = tf.zeros([1, 8, 8, 2])
+        with tf.get_default_graph().gradient_override_map(gradients.OF_FEW_CHANNELS):
+            for convolution in (lambda: tf.layers.conv2d(x, 2, 3), lambda: tf.layers.conv2d(x, 2, 1, strides=2),
+                                lambda: tf.layers.conv2d_transpose(x, 2, 3, strides=2, padding='same'),
+                                lambda: tf.layers.conv2d_transpose(x, 2, 4, strides=2)):
+                scores = convolution()
+                with self.assertRaisesRegex(ValueError, 'OF_FEW_CHANNELS is for'):
+                    tf.gradients(scores, tf.trainable_variables()[-2:])
 
     def test_run(self):
         outputs = []
@@ -575,10 +610,23 @@ class Precision(Case):
 
         np.testing.assert_allclose(losses(amp=True), losses(amp=False), rtol=0.1)
 
+    def test_the_choice_reaches_the_session_and_the_optimizer(self):
+        self.write_kitti()
+        self.write_kitti('data_road/testing')
+        self.write_vgg()
+        config = tf.ConfigProto()
+        with mock.patch.object(main, 'choose_precision', return_value=(config, 'float16')), \
+                mock.patch.object(tf, 'Session', wraps=tf.Session) as session, \
+                mock.patch.object(main, 'optimize', wraps=main.optimize) as optimize:
+            main.run(self.folder, self.path('runs', ''), epochs=1, amp=True)
+        self.assertIs(session.call_args[1]['config'], config)
+        self.assertIs(optimize.call_args[0][-1], True)
+        self.assertIn('in float16', self.printed.getvalue())
+
 
 class Duration(Case):
     def say(self, seconds_per_step, batches):
-        """What is printed for 50 epochs of 20 pictures in batches of 5, after the first has taken 99 seconds."""
+        """What is printed for 50 epochs of 20 pictures in so many batches, when the first step takes 99 seconds."""
         clock = iter([0, 99] + [99 + seconds_per_step * step for step in range(1, 999)])
 
         def get_batches_fn(batch_size):
@@ -586,7 +634,8 @@ class Duration(Case):
         get_batches_fn.pictures = 20
         timed = main.tell_duration(get_batches_fn, 50)
         with mock.patch.object(main.time, 'time', lambda: next(clock)):
-            self.assertEqual([batch for _ in range(50) for batch in timed(5)], batches * 50)
+            epochs = [batch for _ in range(50) for batch in timed(20 // len(batches))]
+        self.assertEqual(epochs, batches * 50)
         self.assertEqual(timed.pictures, 20)
         return self.printed.getvalue()
 
@@ -596,10 +645,42 @@ class Duration(Case):
         self.assertIn('--freeze-encoder', said)
 
     def test_epochs_of_one_step(self):
-        self.assertIn('1.0 hours', self.say(18., ['a']))
+        self.assertIn('1.0 hours', self.say(72., ['a']))
 
     def test_a_short_training_does_not(self):
         self.assertEqual(self.say(2., list('abcd')), '')
+
+    def test_run_says_it_without_a_gpu_where_the_encoder_is_trained(self):
+        self.write_kitti()
+        self.write_kitti('data_road/testing', count=1)
+        self.write_vgg()
+        for gpu, freeze_encoder, expected in ((False, False, 1), (False, True, 0), (True, False, 0)):
+            self.printed.truncate(0)
+            with mock.patch.object(main, 'LONG_TRAINING', 0), \
+                    mock.patch.object(main, 'report_device', return_value=gpu):
+                main.run(self.folder, self.path('runs', ''), epochs=2, batch_size=2, freeze_encoder=freeze_encoder)
+            self.assertEqual(self.printed.getvalue().count('--freeze-encoder'), expected)
+
+
+class Benchmarks(Case):
+    def test_every_table_is_printed(self):
+        self.write_kitti()
+        self.write_kitti('data_road/testing', count=3)
+        self.write_vgg()
+        sys.path.insert(0, os.path.join(HERE, 'benchmarks'))
+        self.addCleanup(sys.path.remove, os.path.join(HERE, 'benchmarks'))
+        import bench
+        arguments = ['bench.py', '--vgg', self.path('vgg'), '--data', self.path('data_road'), '--rounds', '1']
+        with mock.patch.object(sys, 'argv', arguments), mock.patch.object(bench, 'GPU_STEP', 0), \
+                mock.patch.object(main, 'IMAGE_SHAPE', SHAPE), \
+                mock.patch.object(bench, 'in_a_process', lambda function, *args: (function(*args), 1.)):
+            bench.bench()
+        rows = [line.split('|')[1].strip() for line in self.printed.getvalue().splitlines() if line.startswith('|')]
+        for name in ('batches, later epochs', 'inference, from file to file', 'fine-tuning step',
+                     'decoder step, VGG-16 frozen', '4', '10'):
+            self.assertIn(name, rows)
+        self.assertRegex(self.printed.getvalue(), r'forward pass takes [\d.]+ GFLOP')
+        self.assertIn('Of the pixels of the overlays 0 differ', self.printed.getvalue())
 
 
 class Batches(Case):
@@ -655,11 +736,14 @@ class Batches(Case):
         self.assertFalse(np.array_equal(epochs(2)[0], first))
 
     def test_the_order_is_the_same_for_any_number_of_threads(self):
-        folder = self.write_kitti(count=8)
-        epochs = []
+        def read_slowly(path, image_shape):
+            time.sleep(0.05 if path.endswith(('1.png', '4.png')) else 0)  # so that others are ready before
+            return read_picture(path, image_shape)
+        read_picture, folder, epochs = helper._read_picture, self.write_kitti(count=8), []
         for threads in (1, 7):
-            with mock.patch.object(helper, 'THREADS', threads):
-                epochs.append([images for images, _ in helper.gen_batch_function(folder, (8, 12), seed=3)(1)])
+            with mock.patch.object(helper, 'THREADS', threads), mock.patch.object(helper, '_read_picture', read_slowly):
+                get_batches_fn = helper.gen_batch_function(folder, (8, 12), seed=3, cache_mb=0)
+                epochs.append([images for images, _ in get_batches_fn(1)])
         np.testing.assert_array_equal(*epochs)
 
     def test_what_the_cache_does_not_hold_is_read_again(self):
@@ -820,9 +904,43 @@ class Overlays(Case):
             expected = (picture[road] * 128. + np.array([0, 255, 0]) * 127.) / 255
             np.testing.assert_allclose(painted[road], expected, atol=1)
 
+    def test_batches_of_pictures(self):
+        with tf.Session() as sess, mock.patch.object(helper, 'INFERENCE_BATCH', 4):
+            arguments = sess, self.logits, self.keep_prob, self.image, self.data_folder, SHAPE
+            four = list(helper.gen_test_output(*arguments))
+            with mock.patch.object(helper, 'INFERENCE_BATCH', 1):
+                one = list(helper.gen_test_output(*arguments))
+        self.assertEqual([name for name, _ in four], ['um_{:06d}.png'.format(number) for number in range(6)])
+        self.assertEqual([name for name, _ in four], [name for name, _ in one])
+        np.testing.assert_array_equal([picture for _, picture in four], [picture for _, picture in one])
+
+    def test_reading_and_painting_go_on_while_a_picture_is_written_but_not_without_end(self):
+        self.write_kitti('data_road/testing', count=20)
+        written = threading.Event()
+
+        def write_slowly(path, picture):
+            written.wait(60)
+            write_picture(path, picture)
+        write_picture = helper._write_picture
+        with tf.Session() as sess, mock.patch.multiple(helper, INFERENCE_BATCH=1, THREADS=2), \
+                mock.patch.object(helper, '_write_picture', write_slowly), \
+                mock.patch.object(helper, '_read_picture', wraps=helper._read_picture) as read:
+            thread = threading.Thread(target=helper.save_inference_samples, args=(
+                self.path('runs', ''), self.folder, sess, SHAPE, self.logits, self.keep_prob, self.image))
+            thread.start()
+            deadline = time.time() + 60
+            while read.call_count < 4 and time.time() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            self.assertTrue(4 <= read.call_count <= 8, read.call_count)
+            written.set()
+            thread.join()
+        run, = os.listdir(self.path('runs', ''))
+        self.assertEqual(len(os.listdir(self.path('runs', run))), 20)
+
     def test_score_is_without_dropout(self):
         get_batches_fn = helper.gen_batch_function(self.data_folder, SHAPE)
-        with tf.Session() as sess:
+        with tf.Session() as sess, mock.patch.object(helper, 'INFERENCE_BATCH', 4):
             iou = main.score(sess, helper.road_probability(self.logits), self.keep_prob, self.image, get_batches_fn)
         self.assertGreater(iou, 0.9)
 

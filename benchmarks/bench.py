@@ -30,7 +30,7 @@ import starter
 
 SIDES = ('starter', 'ours')
 GPU_STEP = 0.1  # seconds: a step of 5 pictures on a GPU, for which the consumer below sleeps
-PAINTED = 16  # pictures in a round of inference
+PAINTED = 32  # pictures in a round of inference
 
 # What is measured: folders of the SavedModel and of data_road, training pictures to take (None: all), in a step
 Job = collections.namedtuple('Job', 'vgg data pictures batch_size amp')
@@ -63,10 +63,10 @@ def batches_later_epochs(job, side):
     yield work
 
 
-def make_batches(job, side):
+def make_batches(job, side, **settings):
     gen_batch_function = starter.gen_batch_function if side == 'starter' else helper.gen_batch_function
     with quietly():
-        return gen_batch_function(os.path.join(job.data, 'training'), main.IMAGE_SHAPE)
+        return gen_batch_function(os.path.join(job.data, 'training'), main.IMAGE_SHAPE, **settings)
 
 
 @contextlib.contextmanager
@@ -76,6 +76,8 @@ def inference(job, side):
         main.initialize_new_variables(sess)
         testing = link_pictures(os.path.join(job.data, 'testing'), PAINTED, os.path.join(folder, 'data_road/testing'))
         paths = helper.list_pictures(testing)
+        sess.run(tf.nn.softmax(logits), {image_input: next(helper.read_batches(paths, main.IMAGE_SHAPE)),
+                                         keep_prob: 1.0})  # the first pass prepares the graph
 
         def work():
             work.output = tempfile.mkdtemp(dir=folder)
@@ -88,6 +90,7 @@ def inference(job, side):
                     work.output = helper.save_inference_samples(
                         work.output, folder, sess, main.IMAGE_SHAPE, logits, keep_prob, image_input)
             return (time.time() - start) / len(paths)
+        work.pictures = [starter.imresize(starter.imread(path), main.IMAGE_SHAPE) for path in paths]
         yield work
 
 
@@ -171,7 +174,8 @@ def link_pictures(source, count, target):
     """A folder in KITTI's layout with links to the first `count` pictures of another one, and to their labels."""
     for path in helper.list_pictures(source)[:count]:
         name = os.path.basename(path)
-        for part, linked in (('image_2', name), ('gt_image_2', name.replace('_', '_road_'))):
+        label = '{}_road_{}.png'.format(*os.path.splitext(name)[0].rsplit('_', 1))
+        for part, linked in (('image_2', name), ('gt_image_2', label)):
             os.makedirs(os.path.join(target, part), exist_ok=True)
             os.symlink(os.path.abspath(os.path.join(source, part, linked)), os.path.join(target, part, linked))
     return target
@@ -186,42 +190,36 @@ def quietly():
 # Measuring
 
 
-def compare(sides, job, rounds):
-    """Both sides in turn: {side: median seconds for a picture}, and what the last round of each left."""
-    with contextlib.ExitStack() as stack:
-        work = {side: stack.enter_context(sides(job, side)) for side in SIDES}
-        seconds = {side: [] for side in SIDES}
-        for _ in range(rounds):
-            for side in SIDES:
-                seconds[side].append(work[side]())
-        different = None
-        if hasattr(work['ours'], 'output'):
-            different = different_pixels(*[work[side].output for side in SIDES])
-    return {side: np.median(seconds[side]) for side in SIDES}, different
+def compare(works, rounds):
+    """Takes turns: works are {name: context manager that gives a function}; returns {name: median of its results}."""
+    seconds = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            seconds[name].append(work())
+    return {name: np.median(values) for name, values in seconds.items()}
 
 
-def different_pixels(folder, other):
-    names = sorted(os.listdir(folder))
-    assert names == sorted(os.listdir(other)), (folder, other)
-    return sum(np.count_nonzero((starter.imread(os.path.join(folder, name)) !=
-                                 starter.imread(os.path.join(other, name))).any(axis=-1)) for name in names)
+def different_pixels(work, other):
+    """(pixels that differ between the overlays of both sides, share of the pixels that are painted)."""
+    names = sorted(os.listdir(work.output))
+    assert names == sorted(os.listdir(other.output)) and names
+    overlays, others = [np.array([starter.imread(os.path.join(side.output, name)) for name in names])
+                        for side in (work, other)]
+    return (np.count_nonzero((overlays != others).any(axis=-1)),
+            (overlays != np.array(work.pictures)).any(axis=-1).mean())
 
 
-def waiting(job, side):
-    """Shares of the time that a consumer like a GPU waits for its batches, in the first and in a later epoch."""
-    get_batches_fn, shares = make_batches(job, side), []
-    for _ in range(2):
-        start, waited = time.time(), 0.
-        batches = get_batches_fn(job.batch_size)
-        while True:
-            asked = time.time()
-            batch = next(batches, None)
-            waited += time.time() - asked
-            if batch is None:
-                break
-            time.sleep(GPU_STEP)
-        shares.append(waited / (time.time() - start))
-    return shares
+def waiting(get_batches_fn, batch_size):
+    """The share of the time of an epoch for which a consumer like a GPU waits for its batches."""
+    start, waited = time.time(), 0.
+    batches = iter(get_batches_fn(batch_size))
+    while True:
+        asked = time.time()
+        batch = next(batches, None)
+        waited += time.time() - asked
+        if batch is None:
+            return waited / (time.time() - start)
+        time.sleep(GPU_STEP)
 
 
 def in_a_process(function, *args):
@@ -272,18 +270,18 @@ def forward_pass(job, rounds):
     return operations, np.median(seconds[1:])
 
 
-def matrix_product_rate(rounds, size=2048):
-    """Floating-point operations a second of a float32 matrix product."""
+def matrix_product_rate(rounds, size=4096):
+    """Floating-point operations a second of a float32 matrix product, the best of the rounds."""
     with tf.Graph().as_default(), tf.Session() as sess:
         matrix = tf.Variable(tf.random_uniform([size, size]))
         product = tf.matmul(matrix, matrix).op
         sess.run(matrix.initializer)
         seconds = []
-        for _ in range(rounds + 3):
+        for _ in range(rounds + 1):
             start = time.time()
             sess.run(product)
             seconds.append(time.time() - start)
-    return 2 * size ** 3 / np.median(seconds[3:])
+    return 2 * size ** 3 / min(seconds)
 
 
 # Printing
@@ -304,29 +302,59 @@ def print_machine():
         tf.__version__, platform.python_version(), cpu, os.cpu_count(), ', '.join(gpus) or 'no GPU'))
 
 
+def milliseconds(seconds):
+    return '{:.0f}'.format(1000 * seconds) if seconds > 0.1 else '{:.3g}'.format(1000 * seconds)
+
+
 def print_comparison(job, rounds):
     print('\nmilliseconds for a picture, and peak memory in MB:\n')
     print_row('', "starter's", 'ours', 'times faster', "starter's memory", 'our memory')
     print_row(*['---'] * 6)
-    different = None
+    medians = {}
     for name, sides in (('batches, first epoch', batches_first_epoch), ('batches, later epochs', batches_later_epochs),
                         ('inference, from file to file', inference), ('fine-tuning step', fine_tuning_step),
                         ('decoder step, VGG-16 frozen', decoder_step)):
-        seconds, pixels = compare(sides, job, rounds)
-        different = pixels if pixels is not None else different
+        with contextlib.ExitStack() as stack:
+            works = {side: stack.enter_context(sides(job, side)) for side in SIDES}
+            medians[name] = compare(works, rounds)
+            if sides == inference:
+                different, painted = different_pixels(works['ours'], works['starter'])
         memory = [in_a_process(one_round, sides, job, side)[1] for side in SIDES]
-        print_row(name, *['{:.3g}'.format(1000 * seconds[side]) for side in SIDES] + [
-            '{:.2f}'.format(seconds['starter'] / seconds['ours'])] + ['{:.0f}'.format(peak) for peak in memory])
-    print('\nInference: {} pixels of the pictures of both sides differ.'.format(different))
+        print_row(name, *[milliseconds(medians[name][side]) for side in SIDES] + [
+            '{:.2f}'.format(medians[name]['starter'] / medians[name]['ours'])] + [
+                '{:.0f}'.format(peak) for peak in memory])
+    print('\nThe first epoch is from the folder to the last batch. Of the pixels of the overlays {} differ between the '
+          'sides, and {:.0f} % are painted. Our decoder step is on features that are there.'.format(
+              different, 100 * painted))
+
+
+def print_frozen_run(job, count, features, epoch):
+    """What a whole training with the encoder frozen takes on either side, from seconds for a picture of each part."""
+    with decoder_step(job, 'starter') as work:
+        step = work()
+    print('\nTraining the decoder on {} pictures for {} epochs, computed from a picture of each: {:.1f} minutes the '
+          "starter's way, ours {:.1f} with the features, {:.1f} where they are there.".format(
+              count, main.EPOCHS, count * main.EPOCHS * step / 60, count * (features + main.EPOCHS * epoch) / 60,
+              count * main.EPOCHS * epoch / 60))
+
+
+def print_amp(job, rounds):
+    config, precision = main.choose_precision(amp=True)
+    if precision == 'float32':
+        return
+    with contextlib.ExitStack() as stack:
+        medians = compare({amp: stack.enter_context(fine_tuning_step(job._replace(amp=amp), 'ours'))
+                           for amp in (False, True)}, rounds)
+    print('\n--amp: a fine-tuning step in {} takes {} ms for a picture, in float32 {} ms, {:.2f} times as long.'.format(
+        precision, milliseconds(medians[True]), milliseconds(medians[False]), medians[False] / medians[True]))
 
 
 def print_waiting(job):
     print('\nshare of the time that a consumer with steps of {:.0f} ms waits for batches:\n'.format(1000 * GPU_STEP))
-    print_row('', "starter's", 'ours')
+    print_row("starter's", 'ours, pictures in memory', 'ours, pictures read again (--cache-mb 0)')
     print_row(*['---'] * 3)
-    shares = [waiting(job, side) for side in SIDES]
-    for name, pair in zip(('first epoch', 'later epochs'), zip(*shares)):
-        print_row(name, *['{:.1f} %'.format(100 * share) for share in pair])
+    print_row(*['{:.1f} %'.format(100 * waiting(get_batches_fn, job.batch_size)) for get_batches_fn in (
+        make_batches(job, 'starter'), make_batches(job, 'ours'), make_batches(job, 'ours', cache_mb=0))])
 
 
 def print_limit(job, rounds):
@@ -339,36 +367,42 @@ def print_limit(job, rounds):
 
 def print_growth(job):
     available = len(helper.list_pictures(os.path.join(job.data, 'training')))
-    print('\n--freeze-encoder, by the number of pictures: milliseconds for a picture, and peak memory in MB:\n')
+    print('\n--freeze-encoder, by the number of pictures: milliseconds for a picture, and peak memory in MB, which '
+          'includes what is mapped of the features:\n')
     print_row('pictures', 'features', 'an epoch on them', 'memory')
     print_row(*['---'] * 4)
     for count in sorted({min(count, available) for count in (50, 100, 194)}):
         (features, epoch), peak = in_a_process(frozen_run, job._replace(pictures=count))
-        print_row(count, '{:.0f}'.format(1000 * features), '{:.2f}'.format(1000 * epoch), '{:.0f}'.format(peak))
+        print_row(count, milliseconds(features), milliseconds(epoch), '{:.0f}'.format(peak))
+    print_frozen_run(job, count, features, epoch)
     print('\na fine-tuning step, by the batch size: milliseconds for a picture, and peak memory in MB:\n')
     print_row('batch', 'a picture', 'memory')
     print_row(*['---'] * 3)
     for batch_size in (1, 2, 5, 10):
         seconds, peak = in_a_process(one_round, fine_tuning_step, job._replace(batch_size=batch_size), 'ours')
-        print_row(batch_size, '{:.0f}'.format(1000 * seconds), '{:.0f}'.format(peak))
+        print_row(batch_size, milliseconds(seconds), '{:.0f}'.format(peak))
 
 
 def bench():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--vgg', metavar='DIR', help='SavedModel to run (default: the slim one of the demo)')
     parser.add_argument('--data', metavar='DIR', help='data_road to read (default: the scenes of the demo)')
-    parser.add_argument('--rounds', type=int, default=5, metavar='N', help='rounds of which the median is shown')
-    parser.add_argument('--amp', action='store_true', help='run the network in mixed precision, on both sides')
+    parser.add_argument('--rounds', type=main.number(int, 'positive whole number', lambda value: value > 0), default=5,
+                        metavar='N', help='rounds of which the median is shown')
     arguments = parser.parse_args()
+    demo = None
     if not (arguments.vgg and arguments.data):
         os.makedirs('data', exist_ok=True)
         demo = main.prepare_demo('data', 0)
     job = Job(arguments.vgg or os.path.join(demo, 'vgg'), arguments.data or os.path.join(demo, 'data_road'), None,
-              main.BATCH_SIZE, arguments.amp)
+              main.BATCH_SIZE, False)
+    for split in ('training', 'testing'):
+        helper.list_pictures(os.path.join(job.data, split))
     print_machine()
     print_comparison(job, arguments.rounds)
     print_waiting(job)
     print_limit(job, arguments.rounds)
+    print_amp(job, arguments.rounds)
     print_growth(job)
 
 
