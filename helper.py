@@ -330,16 +330,6 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
             cache[index] = pair
         return pair
 
-    background = road = False
-    for _, label in tqdm(_in_order(read, range(len(pairs))), desc='Read pictures', total=len(pairs), unit='picture',
-                         leave=False):
-        background |= label[..., 0].any()
-        road |= label[..., 1].any()
-    if not (background and road):
-        raise UserError('{}: the labels together need both background, red {}, and road, any other colour but '
-                        'black'.format(os.path.join(data_folder, 'gt_image_2'), BACKGROUND))
-    random = np.random.RandomState(seed)
-
     def read_label(index):
         return cache[index][1] if index in cache else _read_label(pairs[index][1], image_shape)
 
@@ -357,8 +347,22 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
         # What is in memory already is copied faster than a thread is asked for it.
         return (map if len(cache) == len(pairs) else _in_order)(batch, batches)
 
+    _check_classes(tqdm(_in_order(read, range(len(pairs))), desc='Read pictures', total=len(pairs), unit='picture',
+                        leave=False), data_folder)
+    random = np.random.RandomState(seed)
     get_batches_fn.pictures = len(pairs)
     return get_batches_fn
+
+
+def _check_classes(pairs, data_folder):
+    """Raises UserError unless both classes are in the labels of the (picture, label) pairs."""
+    background = road = False
+    for _, label in pairs:
+        background |= label[..., 0].any()
+        road |= label[..., 1].any()
+    if not (background and road):
+        raise UserError('{}: the labels together need both background, red {}, and road, any other colour but '
+                        'black'.format(os.path.join(data_folder, 'gt_image_2'), BACKGROUND))
 
 
 # Writing
