@@ -26,7 +26,7 @@ def compute_once(folder, name, depends_on, settings, count, compute):
     path = os.path.join(folder, pattern.format(name, _digest(depends_on, settings)))
     try:
         rows = _map(path, count)
-    except (OSError, ValueError):  # not there, or not whole
+    except Exception:  # not there, or damaged: what numpy raises depends on where
         _write(path, count, compute())
         for other in glob.glob(os.path.join(glob.escape(folder), pattern.format(name, '[0-9a-f]' * 32))):
             if other != path:
@@ -75,5 +75,5 @@ def _write(path, count, batches):
                 os.fsync(file.fileno())
             os.replace(part, path)
     except OSError as error:
-        raise OSError('{}: the features of the pictures cannot be written ({}). Free some space there, or make the '
+        raise OSError('{}: the features of the pictures cannot be written ({}). Make room for this file, and the '
                       'folder writable'.format(path, error.strerror))

@@ -7,6 +7,7 @@ https://arxiv.org/abs/1605.06211. From top to bottom: the network, its training,
 from tf1 import tf  # first, because it says what is needed where a package is missing
 
 import argparse
+import contextlib
 import functools
 import glob
 import os
@@ -200,6 +201,7 @@ def compute_features(sess, data_dir, image_input, keep_prob, vgg_layers, precisi
                    if os.path.isfile(path))
 
     def compute():
+        print('Computing the features of {} pictures, once: the next run finds them'.format(len(pictures)))
         for batch in helper.read_batches(pictures, IMAGE_SHAPE):
             yield sess.run(vgg_layers, {image_input: batch, keep_prob: 1.0})
 
@@ -428,25 +430,32 @@ def parse_arguments():
     return vars(arguments)
 
 
-def main():
-    """Do what the command line asks for; what the user can mend ends in one line and exit status 2."""
-    settings = parse_arguments()
-    # So that the lines of a long run reach a log file as they come, whatever its encoding.
-    sys.stdout.reconfigure(line_buffering=True, errors='backslashreplace')
+@contextlib.contextmanager
+def errors_in_one_line(batch_size):
+    """End what the user can mend in one line and exit status 2, Ctrl-C in one line and 130."""
     try:
-        if settings.pop('demo', False):
-            settings['data_dir'] = prepare_demo(settings['data_dir'], settings['seed'])
-        run(**settings)
+        yield
     except (helper.UserError, OSError) as error:
         sys.stderr.write('error: {}\n'.format(error))
         sys.exit(2)
     except tf.errors.ResourceExhaustedError:
-        sys.stderr.write('error: out of memory: try a smaller --batch-size than {}\n'.format(settings['batch_size']))
+        sys.stderr.write('error: out of memory: try a smaller --batch-size than {}\n'.format(batch_size))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write('\nstopped\n')
         sys.stderr.flush()
         os._exit(130)  # at once: a bar that was interrupted in the making would complain while Python ends
+
+
+def main():
+    """Do what the command line asks for."""
+    settings = parse_arguments()
+    # So that the lines of a long run reach a log file as they come, whatever its encoding.
+    sys.stdout.reconfigure(line_buffering=True, errors='backslashreplace')
+    with errors_in_one_line(settings['batch_size']):
+        if settings.pop('demo', False):
+            settings['data_dir'] = prepare_demo(settings['data_dir'], settings['seed'])
+        run(**settings)
 
 
 if __name__ == '__main__':

@@ -513,7 +513,7 @@ class FrozenEncoder(Case):
                 np.save(file, np.zeros((4, 2)))
 
         for change in (other_weights, other_picture, not_whole, other_array, replaced_by(b'something else'),
-                       replaced_by(b''), replaced_by(b'PK')):
+                       replaced_by(b''), replaced_by(b'PK'), replaced_by(b'\x93NUMPY\x01\x00\x02\x00{(')):
             with self.subTest(change.__name__):
                 change()
                 self.assertEqual(self.compute_calls(), 4)
@@ -663,10 +663,7 @@ class Duration(Case):
 
 
 class Benchmarks(Case):
-    def test_every_table_is_printed(self):
-        self.write_kitti()
-        self.write_kitti('data_road/testing', count=3)
-        self.write_vgg()
+    def bench(self):
         sys.path.insert(0, os.path.join(HERE, 'benchmarks'))
         self.addCleanup(sys.path.remove, os.path.join(HERE, 'benchmarks'))
         import bench
@@ -675,6 +672,23 @@ class Benchmarks(Case):
                 mock.patch.object(main, 'IMAGE_SHAPE', SHAPE), \
                 mock.patch.object(bench, 'in_a_process', lambda function, *args: (function(*args), 1.)):
             bench.bench()
+
+    def test_what_is_wrong_is_said_before_the_tables(self):
+        self.assert_user_error(self.bench)
+        self.write_kitti()
+        self.write_kitti('data_road/testing', count=3)
+        self.assertIn('not the VGG-16 model', self.assert_user_error(self.bench))
+        self.write_vgg()
+        os.remove(self.path('data_road/training/gt_image_2/um_road_000001.png'))
+        self.assertIn('um_road_000001.png is missing', self.assert_user_error(self.bench))
+        self.assertEqual(self.printed.getvalue(), '')
+
+    def test_every_table_is_printed(self):
+        self.write_kitti()
+        testing = self.write_kitti('data_road/testing', count=3)
+        os.rename(os.path.join(testing, 'image_2', 'um_000002.png'), os.path.join(testing, 'image_2', 'street.png'))
+        self.write_vgg()
+        self.bench()
         rows = [line.split('|')[1].strip() for line in self.printed.getvalue().splitlines() if line.startswith('|')]
         for name in ('batches, later epochs', 'inference, from file to file', 'fine-tuning step',
                      'decoder step, VGG-16 frozen', '4', '10'):

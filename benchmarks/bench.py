@@ -174,10 +174,11 @@ def link_pictures(source, count, target):
     """A folder in KITTI's layout with links to the first `count` pictures of another one, and to their labels."""
     for path in helper.list_pictures(source)[:count]:
         name = os.path.basename(path)
-        label = '{}_road_{}.png'.format(*os.path.splitext(name)[0].rsplit('_', 1))
-        for part, linked in (('image_2', name), ('gt_image_2', label)):
+        category, _, number = os.path.splitext(name)[0].rpartition('_')
+        for part, linked in (('image_2', name), ('gt_image_2', '{}_road_{}.png'.format(category, number))):
             os.makedirs(os.path.join(target, part), exist_ok=True)
-            os.symlink(os.path.abspath(os.path.join(source, part, linked)), os.path.join(target, part, linked))
+            if os.path.exists(os.path.join(source, part, linked)):
+                os.symlink(os.path.abspath(os.path.join(source, part, linked)), os.path.join(target, part, linked))
     return target
 
 
@@ -396,9 +397,11 @@ def bench():
         demo = main.prepare_demo('data', 0)
     job = Job(arguments.vgg or os.path.join(demo, 'vgg'), arguments.data or os.path.join(demo, 'data_road'), None,
               main.BATCH_SIZE, False)
-    for split in ('training', 'testing'):
-        helper.list_pictures(os.path.join(job.data, split))
-    print_machine()
+    # What is wrong with them is better said before the tables than between them.
+    helper.list_pictures(os.path.join(job.data, 'testing'))
+    make_batches(job, 'ours')
+    with network(job):
+        print_machine()
     print_comparison(job, arguments.rounds)
     print_waiting(job)
     print_limit(job, arguments.rounds)
@@ -407,8 +410,5 @@ def bench():
 
 
 if __name__ == '__main__':
-    try:
+    with main.errors_in_one_line(main.BATCH_SIZE):
         bench()
-    except (helper.UserError, OSError) as error:
-        sys.stderr.write('error: {}\n'.format(error))
-        sys.exit(2)
