@@ -340,7 +340,7 @@ def print_frozen_run(job, count, features, epoch):
 
 
 def print_amp(job, rounds):
-    config, precision = main.choose_precision(amp=True)
+    _, precision = main.choose_precision(amp=True)
     if precision == 'float32':
         return
     with contextlib.ExitStack() as stack:
