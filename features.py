@@ -8,6 +8,8 @@ import tempfile
 import numpy as np
 from tqdm import tqdm
 
+import safety
+
 
 def compute_once(folder, name, depends_on, settings, count, compute):
     """The features of all pictures; from the file of an earlier run where nothing has changed that they depend on.
@@ -20,7 +22,7 @@ def compute_once(folder, name, depends_on, settings, count, compute):
 
     Returns a tuple of arrays float32 [count, ...], mapped into memory: only what is asked for is read.
 
-    Raises OSError where they cannot be kept.
+    Raises safety.UserError where they cannot be kept.
     """
     pattern = 'features-{}-{}.npy'
     path = os.path.join(folder, pattern.format(name, _digest(depends_on, settings)))
@@ -64,6 +66,7 @@ def _write(path, count, batches):
                 for arrays in batches:
                     row = np.dtype([('', array.dtype, array.shape[1:]) for array in arrays])
                     if not file.tell():
+                        safety.check_space(os.path.dirname(path), count * row.itemsize, 'the features need')
                         np.lib.format.write_array_header_1_0(
                             file, {'descr': row.descr, 'fortran_order': False, 'shape': (count,)})
                     rows = np.empty(len(arrays[0]), row)
@@ -75,5 +78,5 @@ def _write(path, count, batches):
                 os.fsync(file.fileno())
             os.replace(part, path)
     except OSError as error:
-        raise OSError('{}: the features of the pictures cannot be written ({}). Make room for this file, and the '
-                      'folder writable'.format(path, error.strerror))
+        raise safety.UserError('{}: the features of the pictures cannot be written ({}). Make room for this file, and '
+                               'the folder writable'.format(path, error.strerror))

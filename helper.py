@@ -7,10 +7,12 @@ import http.client
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 import urllib.error
 import urllib.request
+import warnings
 import zipfile
 import zlib
 
@@ -20,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import vgg16
+from safety import UserError, check_space, written_whole
 from tf1 import tf
 
 VGG_URL = 'https://s3-us-west-1.amazonaws.com/udacity-selfdrivingcar/vgg.zip'
@@ -28,8 +31,13 @@ KERAS_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16
 KITTI_URL = 'https://s3.eu-central-1.amazonaws.com/avg-kitti/data_road.zip'
 DOWNLOAD_TRIES = 3
 
-BACKGROUND = (255, 0, 0)  # colours of a label, red green blue; any other colour is road
+UNPACKED_MB = 4096  # that an archive may have: several times what those of VGG-16 and KITTI have
+
+BACKGROUND = (255, 0, 0)  # the colours of a label, red green blue
+ROAD = (255, 0, 255)
 DOES_NOT_COUNT = (0, 0, 0)
+SMALLEST = 32  # pixels in height and width of a picture: one of the last layer
+
 ROAD_PAINT = (0, 255, 0)
 ROAD_PAINT_ALPHA = 127
 
@@ -38,8 +46,8 @@ CACHE_MB = 1024  # of resized pictures and labels that stay in memory: 2300 of K
 INFERENCE_BATCH = 8  # pictures that go through the network at once
 
 
-class UserError(Exception):
-    """What the user can mend: main.py shows its one line and no stack trace."""
+# A picture of more pixels than Pillow takes for sound is refused, not only warned of.
+warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
 
 
 # Fetching
@@ -126,17 +134,24 @@ def _fetch_archive(url, data_dir, name):
 
 
 def _unpack(archive, folder):
-    """Unpack the zip archive; raises BadZipFile where it is damaged or would write outside the folder."""
+    """Unpack the zip archive; raises BadZipFile where it is damaged, too large, or would write outside the folder."""
     try:
         with zipfile.ZipFile(archive) as file:
             inside = os.path.join(os.path.realpath(folder), '')
-            for member in file.namelist():
-                if not os.path.realpath(os.path.join(folder, member)).startswith(inside):
-                    raise zipfile.BadZipFile('the archive would write outside its folder: {}'.format(member))
+            for member in file.infolist():
+                if not os.path.realpath(os.path.join(folder, member.filename)).startswith(inside):
+                    raise zipfile.BadZipFile('the archive would write outside its folder: {}'.format(member.filename))
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    raise zipfile.BadZipFile('the archive holds a link: {}'.format(member.filename))
+            size = sum(member.file_size for member in file.infolist())
+            if size > UNPACKED_MB * 1e6:
+                raise zipfile.BadZipFile('the archive would unpack to {:,.0f} MB, more than the limit of {:,} MB'.format(
+                    size / 1e6, UNPACKED_MB))
+            check_space(folder, size, 'the archive unpacks to')
             for member in tqdm(file.infolist(), desc='Unpack', unit='file', leave=False):
                 file.extract(member, folder)
     # zipfile lets these through: a damaged stream, a password, a method that it does not know.
-    except (zlib.error, EOFError, RuntimeError) as error:
+    except (zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise zipfile.BadZipFile(str(error))
 
 
@@ -161,7 +176,7 @@ def _download_part(url, part):
     start = max(os.path.getsize(part) - 1, 0) if os.path.exists(part) else 0
     request = urllib.request.Request(url, headers={'Range': 'bytes={}-'.format(start)} if start else {})
     try:
-        response = urllib.request.urlopen(request, timeout=30)
+        response = urllib.request.build_opener(_NoRedirectToHttp).open(request, timeout=30)
     except urllib.error.HTTPError as error:
         if start and error.code == 416:  # the server's file is shorter than what is here
             os.remove(part)
@@ -169,14 +184,23 @@ def _download_part(url, part):
     with response:
         if response.status != 206:
             start = 0
-        length = response.headers.get('Content-Length')
-        total = start + int(length) if length else None
+        total = start + response.length if response.length is not None else None
+        check_space(os.path.dirname(part), response.length or 0, '{} has'.format(url))
         with open(part, 'r+b' if start else 'wb') as file:
             file.seek(start)
             with tqdm.wrapattr(file, 'write', total=total, initial=start, desc=os.path.basename(part)[:-5],
                                unit='B', unit_scale=True, unit_divisor=1024, miniters=1) as output:
                 shutil.copyfileobj(response, output, 1 << 20)
     return total
+
+
+class _NoRedirectToHttp(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect, but not from https to anything else."""
+
+    def redirect_request(self, request, file, code, message, headers, new_url):
+        if request.type == 'https' and not new_url.lower().startswith('https:'):
+            raise urllib.error.URLError('the server redirects to {}, which is not https'.format(new_url))
+        return super().redirect_request(request, file, code, message, headers, new_url)
 
 
 def _remove(path):
@@ -261,29 +285,46 @@ def _pair_with_labels(data_folder):
 def _open(path):
     try:
         with Image.open(path) as image:
+            if min(image.size) < SMALLEST:
+                raise UserError('{}: {}x{} pixels are too few: {} are needed in width and height'.format(
+                    path, *(image.size + (SMALLEST,))))
             yield image
     # What Pillow raises depends on where in the file the damage is.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError('{}: cannot be read as a picture ({})'.format(path, error))
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
+            Image.DecompressionBombWarning) as error:
+        raise UserError('{}: cannot be read as a picture ({}). Mend or remove it'.format(
+            path, getattr(error, 'strerror', None) or error))
 
 
-def _read(path, image_shape, resample):
+def _read_picture(path, image_shape):
     """The picture as uint8 [height, width, 3], red green blue, resized to image_shape (height, width)."""
     with _open(path) as image:
         if image.mode.startswith('I'):  # 16-bit grey, of which Pillow's own conversion would clip the bright part
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return np.asarray(image.convert('RGB').resize(image_shape[::-1], resample))
-
-
-def _read_picture(path, image_shape):
-    return _read(path, image_shape, Image.BILINEAR)
+        return np.asarray(image.convert('RGB').resize(image_shape[::-1], Image.BILINEAR))
 
 
 def _read_label(path, image_shape):
-    """The label as bool [height, width, 2], one-hot (background, road); all False where the pixel does not count."""
-    label = _read(path, image_shape, Image.NEAREST)  # blended colours would mean road
-    background = _is_colour(label, BACKGROUND)
-    return np.stack([background, ~(background | _is_colour(label, DOES_NOT_COUNT))], axis=-1)
+    """The label as bool [height, width, 2], one-hot (background, road); all False where the pixel does not count.
+
+    Raises UserError where it has another colour.
+    """
+    with _open(path) as image:
+        image = image.convert('RGB')
+    colours = image.getcolors(3)  # None: there are more
+    if not colours or not {colour for _, colour in colours} <= {BACKGROUND, ROAD, DOES_NOT_COUNT}:
+        _refuse_colours(path, np.asarray(image))
+    label = np.asarray(image.resize(image_shape[::-1], Image.NEAREST))  # blends of two colours would be a third
+    return np.stack([_is_colour(label, BACKGROUND), _is_colour(label, ROAD)], axis=-1)
+
+
+def _refuse_colours(path, label):
+    known = np.logical_or.reduce([_is_colour(label, colour) for colour in (BACKGROUND, ROAD, DOES_NOT_COUNT)])
+    row, column = np.argwhere(~known)[0]
+    raise UserError('{}: the colour {} in row {}, column {}, and {} more pixels: a label has only background {}, road {} '
+                    'and {}, which does not count'.format(
+                        path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known) - 1,
+                        BACKGROUND, ROAD, DOES_NOT_COUNT))
 
 
 def _is_colour(picture, colour):
@@ -311,10 +352,11 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
     [n, height, width, 3], labels bool [n, height, width, 2], one-hot (background, road) and all False where the pixel
     does not count. The last batch is as short as it comes. get_batches_fn(batch_size, features), where features are
     arrays with a row for each picture, in the order of list_pictures, gives the tuple of their rows in place of the
-    images. get_batches_fn.pictures is the number of pictures.
+    images. get_batches_fn.pictures is the number of pictures. get_batches_fn.skip(epochs, pictures) leaves so many
+    epochs out, and of the one after them so many pictures.
 
-    Raises UserError where pictures or labels are missing, unreadable or of different sizes, and where one of the
-    classes is nowhere in the labels.
+    Raises UserError where pictures or labels are missing, unreadable, of different sizes or of strange colours, and
+    where one of the classes is nowhere in the labels.
     """
     pairs = _pair_with_labels(data_folder)
     cache = {}
@@ -340,17 +382,23 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
             images, labels = zip(*map(read, indices))
             return np.array(images), np.array(labels)
 
-        order = random.permutation(len(pairs))
-        batches = [order[start:start + batch_size] for start in range(0, len(pairs), batch_size)]
+        order = random.permutation(len(pairs))[skipped.pop() if skipped else 0:]
+        batches = [order[start:start + batch_size] for start in range(0, len(order), batch_size)]
         if features is not None:
             return _in_order(batch, batches, threads=1)  # more would not copy faster, but take more memory
         # What is in memory already is copied faster than a thread is asked for it.
         return (map if len(cache) == len(pairs) else _in_order)(batch, batches)
 
+    def skip(epochs, pictures):
+        for _ in range(epochs):
+            random.permutation(len(pairs))
+        skipped.append(pictures)
+
     _check_classes(tqdm(_in_order(read, range(len(pairs))), desc='Read pictures', total=len(pairs), unit='picture',
                         leave=False), data_folder)
     random = np.random.RandomState(seed)
-    get_batches_fn.pictures = len(pairs)
+    skipped = []  # the pictures that the next epoch leaves out
+    get_batches_fn.pictures, get_batches_fn.skip = len(pairs), skip
     return get_batches_fn
 
 
@@ -361,8 +409,8 @@ def _check_classes(pairs, data_folder):
         background |= label[..., 0].any()
         road |= label[..., 1].any()
     if not (background and road):
-        raise UserError('{}: the labels together need both background, red {}, and road, any other colour but '
-                        'black'.format(os.path.join(data_folder, 'gt_image_2'), BACKGROUND))
+        raise UserError('{}: the labels together need both background, red {}, and road, {}'.format(
+            os.path.join(data_folder, 'gt_image_2'), BACKGROUND, ROAD))
 
 
 # Writing
@@ -403,32 +451,29 @@ def _paint(picture, road):
     return np.asarray(image)
 
 
-def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_prob, input_image):
-    """Write the painted test pictures of data_dir/data_road/testing as PNGs to the new folder runs_dir/<time.time()>.
+def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_prob, input_image,
+                           output_dir=None):
+    """Write the painted test pictures of data_dir/data_road/testing as PNGs to output_dir.
 
-    The other arguments are those of gen_test_output. Returns the folder's path.
+    output_dir: a folder that is there; otherwise a new one is made, runs_dir/<time.time()>.
+    The other arguments are those of gen_test_output.
+
+    Returns the folder's path.
+
+    Raises UserError where a picture cannot be written.
     """
     data_folder = os.path.join(data_dir, 'data_road', 'testing')
-    output_dir = os.path.join(runs_dir, str(time.time()))
-    os.makedirs(output_dir)
+    if output_dir is None:
+        output_dir = os.path.join(runs_dir, str(time.time()))
+        os.makedirs(output_dir)
     pictures = gen_test_output(sess, logits, keep_prob, input_image, data_folder, image_shape)
 
     def write(name_and_picture):
         name, picture = name_and_picture
-        _write_picture(os.path.join(output_dir, _stem(name) + '.png'), picture)
+        with written_whole(os.path.join(output_dir, _stem(name) + '.png')) as part:
+            # A quarter of the time that the default level takes, for a tenth more bytes
+            imageio.imwrite(part, picture, format='png', compress_level=1)
 
     for _ in tqdm(_in_order(write, pictures), desc='Paint', total=len(list_pictures(data_folder)), unit='picture'):
         pass
     return output_dir
-
-
-def _write_picture(path, picture):
-    part = path + '.part'
-    try:
-        # A quarter of the time that the default level takes, for a tenth more bytes
-        imageio.imwrite(part, picture, format='png', compress_level=1)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError('{}: cannot be written ({})'.format(path, error))
-    finally:
-        _remove(part)

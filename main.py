@@ -7,10 +7,11 @@ https://arxiv.org/abs/1605.06211. From top to bottom: the network, its training,
 from tf1 import tf  # first, because it says what is needed where a package is missing
 
 import argparse
-import contextlib
 import functools
 import glob
+import inspect
 import os
+import platform
 import sys
 import tempfile
 import time
@@ -23,6 +24,8 @@ import features
 import gradients
 import helper
 import metrics
+import recorder
+import safety
 import vgg16
 
 NUM_CLASSES = 2  # background, road
@@ -52,22 +55,26 @@ def load_vgg(sess, vgg_path):
     [n, h, w, 3], red green blue, 0 to 255; the scalar share of units that dropout keeps; and the outputs of pooling 3
     [n, h/8, w/8, 256], of pooling 4 [n, h/16, w/16, 512] and of the last layer [n, h/32, w/32, 4096].
 
-    Raises helper.UserError where the folder does not hold that model.
+    Raises safety.UserError where the folder does not hold that model.
     """
     try:
         tf.saved_model.loader.load(sess, ['vgg16'], vgg_path)
-        return tuple(sess.graph.get_tensor_by_name(name + ':0')
-                     for name in ('image_input', 'keep_prob', 'layer3_out', 'layer4_out', 'layer7_out'))
+        tensors = tuple(sess.graph.get_tensor_by_name(name + ':0')
+                        for name in ('image_input', 'keep_prob', 'layer3_out', 'layer4_out', 'layer7_out'))
+        for tensor, rank in zip(tensors, (4, 0, 4, 4, 4)):
+            if tensor.dtype != tf.float32 or tensor.shape.ndims not in (rank, None):
+                raise KeyError('{} is {} {}'.format(tensor.op.name, tensor.dtype.name, tensor.shape))
+        return tensors
     except tf.errors.ResourceExhaustedError:
         raise
     except (OSError, RuntimeError, KeyError) as error:
         problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
     except (ValueError, tf.errors.OpError):
         if '[' in vgg_path or '\\' in vgg_path:
-            raise helper.UserError('{}: TensorFlow cannot restore weights below a folder with [ or \\ in its name. '
+            raise safety.UserError('{}: TensorFlow cannot restore weights below a folder with [ or \\ in its name. '
                                    'Rename that folder'.format(vgg_path))
         problem = 'the weights in {} are missing or damaged'.format(os.path.join(vgg_path, 'variables'))
-    raise helper.UserError('{}: not the VGG-16 model: {}. Move the folder away, and the next start gets a new '
+    raise safety.UserError('{}: not the VGG-16 model: {}. Move the folder away, and the next start gets a new '
                            'one'.format(vgg_path, problem))
 
 
@@ -125,41 +132,38 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scal
 
 
 def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
-             keep_prob, learning_rate, keep_prob_value=KEEP_PROB, learning_rate_value=LEARNING_RATE):
+             keep_prob, learning_rate, keep_prob_value=KEEP_PROB, learning_rate_value=LEARNING_RATE, progress=None):
     """Train, and report each epoch in a line.
 
     get_batches_fn: get_batches_fn(batch_size) gives the (images, labels) of one epoch.
     train_op, cross_entropy_loss: what a step runs.
     input_image, correct_label, keep_prob, learning_rate: what a step is fed with.
+    progress: a recorder.Progress, from which the training goes on: get_batches_fn then gives the rest of its epoch.
 
     Returns the mean cross entropy of each epoch, a list of floats.
 
-    Raises helper.UserError where the loss is not finite, and where there are no batches.
+    Raises safety.UserError where the loss is not finite, and where there are no batches.
     """
-    history = []
-    for epoch in range(1, epochs + 1):
-        start, loss_sum, pictures = time.time(), 0., 0
+    progress = progress or recorder.Progress()
+    for epoch in progress.epochs(epochs):
         with tqdm(desc='Epoch {}/{}'.format(epoch, epochs), total=getattr(get_batches_fn, 'pictures', None),
-                  unit='picture', leave=False) as bar:
+                  initial=progress.pictures, unit='picture', leave=False) as bar:
             for images, labels in get_batches_fn(batch_size):
                 _, loss = sess.run([train_op, cross_entropy_loss],
                                    {input_image: images, correct_label: labels,
                                     keep_prob: keep_prob_value, learning_rate: learning_rate_value})
                 if not np.isfinite(loss):
-                    raise helper.UserError('the loss became {} in epoch {}, picture {}: try a lower --learning-rate '
+                    raise safety.UserError('the loss became {} in epoch {}, picture {}: try a lower --learning-rate '
                                            'than {}, or a lower --l2'.format(
-                                               loss, epoch, pictures + 1, learning_rate_value))
-                loss_sum += loss * len(labels)
-                pictures += len(labels)
-                bar.set_postfix_str('cross entropy {:.4f}'.format(loss_sum / pictures), refresh=False)
+                                               loss, epoch, progress.pictures + 1, learning_rate_value))
+                progress.add_step(sess, loss, len(labels))
+                bar.set_postfix_str('cross entropy {:.4f}'.format(progress.cross_entropy), refresh=False)
                 bar.update(len(labels))
-        if not pictures:
-            raise helper.UserError('there are no pictures to train on')
-        seconds = time.time() - start
-        history.append(loss_sum / pictures)
-        print('Epoch {}/{}: cross entropy {:.4f}, {:.1f} pictures/s, {:.0f} s'.format(
-            epoch, epochs, history[-1], pictures / seconds, seconds))
-    return history
+        if not progress.pictures:
+            raise safety.UserError('there are no pictures to train on')
+        print('Epoch {epoch}/{epochs}: cross entropy {cross_entropy:.4f}, {pictures_per_second:.1f} pictures/s, '
+              '{seconds:.0f} s'.format(epochs=epochs, **progress.add_epoch(sess)))
+    return [entry['cross_entropy'] for entry in progress.history]
 
 
 def initialize_new_variables(sess, values=None):
@@ -173,9 +177,26 @@ def initialize_new_variables(sess, values=None):
              {variable.initial_value: values[variable.op.name] for variable in new} if values else None)
 
 
-def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, epochs, batch_size, learning_rate,
+def skip_dropout(sess, image_shape, pictures):
+    """Draw the random numbers of the dropout for so many pictures, so that the next are those of an unbroken run.
+
+    TensorFlow can neither save nor set what an op has drawn; but without a seed it makes no difference anyway.
+    """
+    uniform = [op for op in sess.graph.get_operations() if op.type == 'RandomUniform' and
+               op.outputs[0].shape.ndims == 4 and (op.get_attr('seed') or op.get_attr('seed2'))]
+    if not uniform:
+        return
+    shapes = [[image_shape[0] // 32, image_shape[1] // 32, op.outputs[0].shape.as_list()[-1]] for op in uniform]
+    for start in tqdm(range(0, pictures, 16), desc='Skip dropout', leave=False):
+        count = min(16, pictures - start)
+        sess.run(uniform, {op.inputs[0]: [count] + shape for op, shape in zip(uniform, shapes)})
+
+
+def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record, epochs, batch_size, learning_rate,
         keep_prob, loss_scaling=False):
     """Complete the graph of nn_last_layer with all that the training and the pictures after it need, and train.
+
+    record: a recorder.Recorder; where it has a checkpoint the training goes on from there.
 
     Returns the logits.
     """
@@ -184,10 +205,16 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, epoch
     logits, train_op, cross_entropy_loss = optimize(
         nn_last_layer, correct_label, learning_rate_input, NUM_CLASSES, loss_scaling)
     helper.road_probability(logits)
-    initialize_new_variables(sess)
+    if record.open(sess, tf.losses.get_regularization_loss()):
+        get_batches_fn.skip(len(record.history), record.pictures)
+        skip_dropout(sess, IMAGE_SHAPE, len(record.history) * get_batches_fn.pictures + record.pictures)
+    else:
+        initialize_new_variables(sess)
     sess.graph.finalize()  # an op added in a loop would slow it down more and more: now it raises
-    train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
-             keep_prob_input, learning_rate_input, keep_prob, learning_rate)
+    with safety.stop_between_steps() as record.stop_requested:
+        train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
+                 keep_prob_input, learning_rate_input, keep_prob, learning_rate, progress=record)
+        record.save(sess)
     return logits
 
 
@@ -209,10 +236,10 @@ def compute_features(sess, data_dir, image_input, keep_prob, vgg_layers, precisi
     return features.compute_once(data_dir, precision, depends_on, str(IMAGE_SHAPE), len(pictures), compute)
 
 
-def train_decoder(vgg_features, get_batches_fn, l2, seed, **settings):
+def train_decoder(vgg_features, get_batches_fn, record, l2, seed, **settings):
     """Train the decoder alone, on what the frozen VGG-16 says of the training pictures.
 
-    vgg_features: what compute_features() returns. The settings are those of fit().
+    vgg_features: what compute_features() returns. The record and the settings are those of fit().
 
     Returns {name: value} of the decoder's variables.
     """
@@ -226,7 +253,7 @@ def train_decoder(vgg_features, get_batches_fn, l2, seed, **settings):
         keep_prob_input = tf.placeholder(tf.float32)  # train_nn feeds it; dropout is in the frozen part
         get_feature_batches_fn = functools.wraps(get_batches_fn)(
             functools.partial(get_batches_fn, features=vgg_features))
-        fit(sess, vgg_layers, keep_prob_input, nn_last_layer, get_feature_batches_fn, **settings)
+        fit(sess, vgg_layers, keep_prob_input, nn_last_layer, get_feature_batches_fn, record, **settings)
         return {variable.op.name: sess.run(variable) for variable in tf.trainable_variables()}
 
 
@@ -240,8 +267,11 @@ def score(sess, road, keep_prob, input_image, get_batches_fn):
     return metrics.road_iou(np.concatenate(predictions), np.concatenate(truth))
 
 
-def tell_duration(get_batches_fn, epochs):
-    """get_batches_fn, which also says after the first steps how long the whole training takes, if that is long."""
+def tell_duration(get_batches_fn, progress, epochs):
+    """get_batches_fn, which also says after the first steps how long the training takes up to `epochs`, if that is long.
+
+    progress: the recorder.Progress of the training.
+    """
     starts = []  # of the first three steps
 
     @functools.wraps(get_batches_fn)
@@ -250,7 +280,8 @@ def tell_duration(get_batches_fn, epochs):
             if len(starts) < 3:
                 starts.append(time.time())
                 if len(starts) == 3:  # the first step also prepares the graph: the second is as long as the others
-                    say_duration((starts[2] - starts[1]) * epochs * -(-get_batches_fn.pictures // batch_size))
+                    say_duration((starts[2] - starts[1]) * (epochs - len(progress.history)) *
+                                 -(-get_batches_fn.pictures // batch_size))
             yield batch
 
     def say_duration(seconds):
@@ -291,11 +322,23 @@ def cpu_has_bfloat16():
 
 
 def report_device(precision):
-    """Print what trains; returns whether it is a GPU."""
+    """Print what trains; returns the name of the GPU, None where there is none."""
     gpus = tf.config.experimental.list_physical_devices('GPU')
     print('TensorFlow {} {} in {}'.format(
         tf.__version__, 'trains on ' + gpus[0].name if gpus else 'found no GPU and trains on the CPU', precision))
-    return bool(gpus)
+    return gpus[0].name if gpus else None
+
+
+def made_with(data_dir, precision):
+    """What has to be the same for a run to be resumed: {name: value}."""
+    model = []
+    for name in ('saved_model.pb', os.path.join('variables', 'variables.index')):  # which has the weights' checksums
+        with open(os.path.join(data_dir, 'vgg', name), 'rb') as file:
+            model.append(file.read())
+    pictures = sorted(glob.glob(os.path.join(glob.escape(data_dir), 'data_road', 'training', '*', '*')))
+    names_and_sizes = ['{} {}'.format(os.path.basename(path), os.path.getsize(path)) for path in pictures]
+    return {'TensorFlow': tf.__version__, 'precision': precision, 'VGG-16': recorder.fingerprint(*model),
+            'training pictures': recorder.fingerprint('\n'.join(names_and_sizes).encode())}
 
 
 def check_end(testing, runs_dir):
@@ -312,38 +355,45 @@ def check_end(testing, runs_dir):
         os.makedirs(runs_dir, exist_ok=True)
         tempfile.TemporaryFile(dir=runs_dir).close()
     except OSError as error:
-        raise helper.UserError('{}: no folder to write to ({}). Name another with --runs-dir'.format(
+        raise safety.UserError('{}: no folder to write to ({}). Make it writable, or name another with --runs-dir'.format(
             runs_dir, error.strerror))
     return get_test_batches_fn
 
 
 def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
-        keep_prob=KEEP_PROB, l2=L2, seed=0, freeze_encoder=False, amp=False, cache_mb=helper.CACHE_MB):
+        keep_prob=KEEP_PROB, l2=L2, seed=0, freeze_encoder=False, amp=False, cache_mb=helper.CACHE_MB, resume=None):
     """Train FCN-8 on data_dir/data_road/training and paint the road on data_dir/data_road/testing.
 
     What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
     decoder's first weights. With freeze_encoder VGG-16 stays as it is, and only the decoder is trained, in float32. amp
-    is for choose_precision(), cache_mb for helper.gen_batch_function().
+    is for choose_precision(), cache_mb for helper.gen_batch_function(). resume is the folder of a run that goes on from
+    its last checkpoint.
 
-    Returns the folder of the painted pictures, a new one in runs_dir. Where there are labels beside the test pictures,
-    their road IoU is printed.
+    Returns the folder of the painted pictures and the checkpoints, a new one in runs_dir. Where there are labels beside
+    the test pictures, their road IoU is printed.
     """
+    settings = dict(locals())
+    del settings['runs_dir'], settings['resume']
+    training_settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, keep_prob=keep_prob)
+    if any(side <= 0 or side % 32 for side in IMAGE_SHAPE):
+        raise safety.UserError('IMAGE_SHAPE {}: height and width have to be multiples of 32'.format(IMAGE_SHAPE))
     helper.maybe_download_pretrained_vgg(data_dir)
     helper.maybe_download_kitti_road(data_dir)
     training, testing = (os.path.join(data_dir, 'data_road', split) for split in ('training', 'testing'))
     get_batches_fn = helper.gen_batch_function(training, IMAGE_SHAPE, seed, cache_mb)
-    get_test_batches_fn = check_end(testing, runs_dir)
+    get_test_batches_fn = check_end(testing, resume or runs_dir)
     config, precision = choose_precision(amp)
     gpu = report_device(precision)
-    settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, keep_prob=keep_prob)
+    about = dict(python=platform.python_version(), numpy=np.__version__, device=gpu or 'CPU')
 
-    with tf.Graph().as_default(), tf.Session(config=config) as sess:
+    with recorder.Recorder(runs_dir, settings, made_with(data_dir, precision), about, resume) as record, \
+            tf.Graph().as_default(), tf.Session(config=config) as sess:
         tf.set_random_seed(seed)
         vgg = load_vgg(sess, os.path.join(data_dir, 'vgg'))
         input_image, keep_prob_input, vgg_layers = vgg[0], vgg[1], vgg[2:]
         if freeze_encoder:
             vgg_features = compute_features(sess, data_dir, input_image, keep_prob_input, vgg_layers, precision)
-            decoder = train_decoder(vgg_features, get_batches_fn, l2, seed, **settings)
+            decoder = train_decoder(vgg_features, get_batches_fn, record, l2, seed, **training_settings)
             nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
             logits = tf.reshape(nn_last_layer, [-1, NUM_CLASSES], name='logits')
             helper.road_probability(logits)
@@ -352,10 +402,10 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
         else:
             nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
             logits = fit(sess, input_image, keep_prob_input, nn_last_layer,
-                         get_batches_fn if gpu else tell_duration(get_batches_fn, epochs),
-                         loss_scaling=precision == 'float16', **settings)
+                         get_batches_fn if gpu else tell_duration(get_batches_fn, record, epochs),
+                         record, loss_scaling=precision == 'float16', **training_settings)
         output_dir = helper.save_inference_samples(
-            runs_dir, data_dir, sess, IMAGE_SHAPE, logits, keep_prob_input, input_image)
+            runs_dir, data_dir, sess, IMAGE_SHAPE, logits, keep_prob_input, input_image, record.folder)
         print('Test pictures with the road painted green: {}'.format(output_dir))
         if get_test_batches_fn:
             iou = score(sess, helper.road_probability(logits), keep_prob_input, input_image, get_test_batches_fn)
@@ -394,8 +444,9 @@ def number(convert, name, accepts):
     return parse
 
 
-def parse_arguments():
-    count = number(int, 'positive whole number', lambda value: value > 0)
+def make_parser():
+    """The command line."""
+    count = number(int, 'positive whole number', lambda value: 0 < value < 2 ** 31)
     positive = number(float, 'positive number', lambda value: 0 < value < float('inf'))
     parser = argparse.ArgumentParser(description='Train FCN-8 on VGG-16 with KITTI and paint the test pictures.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -403,6 +454,9 @@ def parse_arguments():
                         help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no '
                              'GPU; sets --epochs {epochs} --batch-size {batch_size} where you do not'.format(
                                  **DEMO_SETTINGS))
+    parser.add_argument('--resume', default=argparse.SUPPRESS, metavar='RUN',
+                        help='go on with the run of this folder, runs/<time>, where it was stopped, with its own '
+                             'settings; --epochs may ask for more, --data-dir say where its data is now')
     parser.add_argument('--data-dir', default='data', metavar='DIR', help='folder of vgg and data_road')
     parser.add_argument('--runs-dir', default='runs', metavar='DIR', help='folder in which each run makes its own')
     parser.add_argument('--epochs', type=count, default=EPOCHS, metavar='N', help='times to go through the pictures')
@@ -423,37 +477,67 @@ def parse_arguments():
     parser.add_argument('--seed', type=number(int, 'seed from 0 to 4294967295', lambda value: 0 <= value < 2 ** 32),
                         default=0, metavar='N', help="fixes the order of the pictures, the decoder's first weights "
                                                      'and the scenes of the demo')
-    arguments = parser.parse_args()
+    parser.add_argument('--debug', action='store_true', default=argparse.SUPPRESS,
+                        help='show where in the program an error was found')
+    return parser
+
+
+def parse_arguments():
+    """The command line as a dict: what was given, and the defaults; with --resume only what was given."""
+    parser = make_parser()
+    arguments = vars(parser.parse_args())
     if 'demo' in arguments:
         parser.set_defaults(**DEMO_SETTINGS)
-        arguments = parser.parse_args()
-    return vars(arguments)
+        arguments = vars(parser.parse_args())
+    if 'resume' in arguments:
+        unset = argparse.Namespace(**dict.fromkeys(arguments))
+        arguments = {name: value for name, value in vars(parser.parse_args(namespace=unset)).items() if value is not None}
+        for name in sorted(set(arguments) - {'resume', 'epochs', 'data_dir', 'debug'}):
+            parser.error('--resume goes on with the settings of the run: leave out --' + name.replace('_', '-'))
+    return arguments
 
 
-@contextlib.contextmanager
-def errors_in_one_line(batch_size):
-    """End what the user can mend in one line and exit status 2, Ctrl-C in one line and 130."""
-    try:
-        yield
-    except (helper.UserError, OSError) as error:
-        sys.stderr.write('error: {}\n'.format(error))
-        sys.exit(2)
-    except tf.errors.ResourceExhaustedError:
-        sys.stderr.write('error: out of memory: try a smaller --batch-size than {}\n'.format(batch_size))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write('\nstopped\n')
-        sys.stderr.flush()
-        os._exit(130)  # at once: a bar that was interrupted in the making would complain while Python ends
+def resumed_settings(resume, **given):
+    """The settings of the run in the folder `resume`, with `given` ones in their place; all are arguments of run().
+
+    Raises safety.UserError where the folder holds no run, or its settings make no sense.
+    """
+    def refuse(message):
+        raise safety.UserError('{}: {}'.format(os.path.join(resume, 'settings.json'), message))
+
+    settings = recorder.read_settings(resume)['settings']
+    expected = set(inspect.signature(run).parameters) - {'runs_dir', 'resume'}
+    for name in expected ^ set(settings):
+        refuse('"{}" is {}'.format(name, 'missing' if name in expected else 'no setting'))
+    parser = make_parser()
+    parser.error = refuse
+    checked = vars(parser.parse_args(
+        ['--{}={}'.format(name.replace('_', '-'), value).replace('=True', '')
+         for name, value in settings.items() if value is not False]))
+    if given.get('epochs', checked['epochs']) < checked['epochs']:
+        raise safety.UserError('--epochs {}: the run is one of {} epochs, and may only get more'.format(
+            given['epochs'], checked['epochs']))
+    checked.update(given, resume=os.path.normpath(resume))
+    return checked
+
+
+def what_saves_memory(settings):
+    """The options that would lower what the given settings take of the memory, as text."""
+    return ' or '.join(option for option, can_help in (
+        ('a smaller --batch-size', settings.get('batch_size') != 1), ('--amp', 'amp' not in settings),
+        ('--freeze-encoder', 'freeze_encoder' not in settings)) if can_help) or 'a device with more memory'
 
 
 def main():
     """Do what the command line asks for."""
     settings = parse_arguments()
-    # So that the lines of a long run reach a log file as they come, whatever its encoding.
-    sys.stdout.reconfigure(line_buffering=True, errors='backslashreplace')
-    with errors_in_one_line(settings['batch_size']):
-        if settings.pop('demo', False):
+    if hasattr(sys.stdout, 'reconfigure'):
+        # So that the lines of a long run reach a log file as they come, whatever its encoding.
+        sys.stdout.reconfigure(line_buffering=True, errors='backslashreplace')
+    with safety.errors_in_one_line(what_saves_memory(settings), settings.pop('debug', False)):
+        if 'resume' in settings:
+            settings = resumed_settings(**settings)
+        elif settings.pop('demo', False):
             settings['data_dir'] = prepare_demo(settings['data_dir'], settings['seed'])
         run(**settings)
 

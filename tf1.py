@@ -51,6 +51,8 @@ def _without_native_chatter():
 def _import_tensorflow():
     # tf.layers of TensorFlow 2 lives in tf_keras, which is asked for by this variable, before the import.
     os.environ['TF_USE_LEGACY_KERAS'] = '1'
+    # Of a GPU's memory as much as is needed, instead of all of it at the start.
+    os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
     logging.getLogger('tensorflow').addFilter(lambda record: 'deprecated' not in record.getMessage())
     warnings.filterwarnings('ignore', message=r'`tf\.layers\.\w+` is deprecated')
     with _without_native_chatter():

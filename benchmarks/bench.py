@@ -26,6 +26,8 @@ from tqdm import tqdm
 
 import helper
 import main
+import recorder
+import safety
 import starter
 
 SIDES = ('starter', 'ours')
@@ -154,8 +156,8 @@ def train_decoder(job, vgg_features, get_batches_fn, epochs):
             yield batch
         seconds.append(time.time() - start)
     with quietly():
-        main.train_decoder(vgg_features, timed, main.L2, 0, epochs=epochs, batch_size=job.batch_size,
-                           learning_rate=main.LEARNING_RATE, keep_prob=main.KEEP_PROB)
+        main.train_decoder(vgg_features, timed, recorder.Progress(), main.L2, 0, epochs=epochs,
+                           batch_size=job.batch_size, learning_rate=main.LEARNING_RATE, keep_prob=main.KEEP_PROB)
     return np.median(seconds[1:]) / len(vgg_features[0])
 
 
@@ -410,5 +412,5 @@ def bench():
 
 
 if __name__ == '__main__':
-    with main.errors_in_one_line(main.BATCH_SIZE):
+    with safety.errors_in_one_line('a device with more memory'):
         bench()

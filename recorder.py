@@ -1,0 +1,344 @@
+"""What a run leaves behind in runs/<time>/, so that it can go on where it was stopped.
+
+settings.json   the settings, what the run was made with and what was changed when it was resumed
+history.jsonl   a line for each epoch
+checkpoints/    all variables, and how far the training was: the last two, and the best
+
+A checkpoint is a folder, such as epoch-00003-picture-000025: after 3 epochs and 25 pictures of the next.
+"""
+import fcntl
+import glob
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+import time
+
+import safety
+from tf1 import tf
+
+SAVE_INTERVAL = 20  # times as long as the last saving took: it takes 5 % of the time at most
+SAVE_SPEED = 1e8  # bytes a second, the guess for the first saving
+CHECKPOINTS_AT_ONCE = 4  # the last two, the best, and one in the making
+
+
+class Progress:
+    """How far a training is, of which nothing is kept.
+
+    history: what is known of each finished epoch, a dict each.
+    pictures, seconds: of the epoch in progress.
+    cross_entropy: mean over the pictures of the epoch in progress.
+    stop_requested: gives the signal that asks to stop after the step, or None.
+    """
+
+    def __init__(self):
+        self.history = []
+        self.stop_requested = lambda: None
+        self._start_epoch()
+
+    def _start_epoch(self):
+        self.pictures, self.loss_sum, self.seconds = 0, 0., 0.
+
+    @property
+    def cross_entropy(self):
+        return self.loss_sum / self.pictures
+
+    def open(self, sess, regularisation):
+        """Returns whether there was something to go on from."""
+        return False
+
+    def save(self, sess):
+        """Nothing is kept."""
+
+    def epochs(self, last):
+        """Yield the numbers of the epochs that are left, up to the last."""
+        for epoch in range(len(self.history) + 1, last + 1):
+            self._clock = time.time()
+            yield epoch
+
+    def add_step(self, sess, loss, pictures):
+        """Count a training step: its mean cross entropy over so many pictures.
+
+        Raises safety.Stopped, after saving, where that has been asked for.
+        """
+        now = time.time()
+        self.seconds += now - self._clock
+        self._clock = now
+        self.pictures += pictures
+        self.loss_sum += float(loss) * pictures
+        stop = self.stop_requested()
+        if stop:
+            self.save(sess)
+            raise safety.Stopped(stop)
+
+    def add_epoch(self, sess):
+        """Count the epoch, which has at least one picture, as finished; returns its entry of the history."""
+        entry = dict(epoch=len(self.history) + 1, cross_entropy=self.cross_entropy, seconds=self.seconds,
+                     pictures_per_second=self.pictures / max(self.seconds, 1e-9))
+        self.history.append(entry)
+        self._start_epoch()
+        return entry
+
+
+class Recorder(Progress):
+    """The progress of a training that is kept in a folder; a context in which a stop says how to go on.
+
+    runs_dir: where a new run gets its folder, named by the time.
+    settings, made_with, about: JSON dicts for settings.json: the arguments of the run; what has to be the same when it
+    is resumed; what is worth knowing besides.
+    folder: of the run that is to be resumed.
+
+    Raises safety.UserError where that folder holds no run, one made with something else, or is in use.
+    """
+
+    def __init__(self, runs_dir, settings, made_with, about, folder=None):
+        super().__init__()
+        self.runs_dir, self.folder = runs_dir, folder
+        self._lock = None
+        self._saved = None  # name of the last checkpoint
+        if folder is None:
+            self._about_run = dict(settings=settings, made_with=made_with, about=about, changes=[])
+        else:
+            self._about_run = read_settings(folder)
+            self._check_made_with(made_with)
+            self._note_changes(settings)
+            self._lock_folder()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if self._lock is not None:
+            os.close(self._lock)
+        if isinstance(error, KeyboardInterrupt) and self._lock is not None:
+            raise safety.Stopped(getattr(error, 'signum', 2), 'after {} epochs and {} pictures; to go on: python main.py '
+                                 '--resume {}'.format(len(self.history), self.pictures, self.folder))
+
+    def _check_made_with(self, made_with):
+        for name, value in made_with.items():
+            before = self._about_run['made_with'].get(name)
+            if before != value:
+                raise safety.UserError('{}: the run was made with the {} {}, and here is {}. Go on with what it was '
+                                       'made with, or start a new run'.format(self.folder, name, before, value))
+
+    def _note_changes(self, settings):
+        before = self._about_run['settings']
+        changed = {name: value for name, value in settings.items() if value != before.get(name)}
+        if changed:
+            self._about_run['settings'] = settings
+            self._about_run['changes'].append(changed)
+
+    def _lock_folder(self):
+        self._lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise safety.UserError('{}: another process is at this run. Wait until it has ended'.format(self.folder))
+
+    def open(self, sess, regularisation):
+        """Make ready to train with all variables of the default graph, and restore them where there is a checkpoint.
+
+        regularisation: the float32 scalar that goes into the history.
+
+        Returns whether the variables have been restored; otherwise they are as they were.
+
+        Raises safety.UserError where there is no place to write to, or no checkpoint is whole.
+        """
+        variables = tf.global_variables()
+        self._saver = tf.train.Saver(variables, max_to_keep=None)
+        self._regularisation = regularisation
+        size = sum(variable.dtype.base_dtype.size * variable.shape.num_elements() for variable in variables)
+        self._next_save = time.time() + SAVE_INTERVAL * size / SAVE_SPEED
+        paths = self._checkpoints() if self.folder else []
+        safety.check_space(self.folder or self.runs_dir, size * (CHECKPOINTS_AT_ONCE - len(paths)), 'checkpoints need')
+        if not self.folder:
+            self._make_folder()
+        try:
+            for scratch in glob.glob(os.path.join(glob.escape(self.folder), 'checkpoints', '.scratch-*')):
+                shutil.rmtree(scratch)  # of a run that was killed
+            os.makedirs(os.path.join(self.folder, 'checkpoints'), exist_ok=True)
+        except OSError as error:
+            raise safety.UserError('{}: cannot be written to ({})'.format(self.folder, error.strerror))
+        self._write_json('settings.json', self._about_run)
+        restored = self._restore(sess, paths)
+        self._write_history()
+        return restored
+
+    def _make_folder(self):
+        while not self.folder:
+            folder = os.path.join(self.runs_dir, str(time.time()))
+            try:
+                os.mkdir(folder)
+            except FileExistsError:  # of a run that started in the same moment
+                continue
+            self.folder = folder
+        self._lock_folder()
+
+    def _checkpoints(self):
+        """The paths of the checkpoints, the oldest first."""
+        return sorted(glob.glob(os.path.join(glob.escape(self.folder), 'checkpoints', 'epoch-*')),
+                      key=lambda path: [int(number) for number in re.findall(r'\d+', os.path.basename(path))])
+
+    def _restore(self, sess, paths):
+        for path in reversed(paths):
+            try:
+                state = _read_state(path)
+                self._saver.restore(sess, os.path.join(path, 'weights'))
+            except (OSError, ValueError, tf.errors.OpError) as error:
+                print('{}: damaged ({}), trying the one before'.format(path, safety.first_line(error)))
+                continue
+            vars(self).update(state)
+            self._saved = os.path.basename(path)
+            return True
+        if paths:
+            raise safety.UserError('{}: no checkpoint is whole. Start a new run'.format(
+                os.path.join(self.folder, 'checkpoints')))
+        return False
+
+    def add_step(self, sess, loss, pictures):
+        """Count a training step, and save when it is time."""
+        super().add_step(sess, loss, pictures)
+        if time.time() > self._next_save:
+            self.save(sess)
+
+    def add_epoch(self, sess):
+        """Count the epoch as finished and write it to the history.
+
+        Raises safety.UserError where the regularisation is not finite.
+        """
+        regularisation = float(sess.run(self._regularisation))
+        if not math.isfinite(regularisation):
+            raise safety.UserError('the regularisation became {} in epoch {}: try a lower --l2'.format(
+                regularisation, len(self.history) + 1))
+        entry = super().add_epoch(sess)
+        entry['regularisation'] = regularisation
+        self._write_history()
+        return entry
+
+    def save(self, sess):
+        """Write a checkpoint, unless nothing has happened since the last, and remove those that are not needed.
+
+        Raises safety.UserError where it cannot be written; then those before are as they were.
+        """
+        name = 'epoch-{:05d}-picture-{:06d}'.format(len(self.history), self.pictures)
+        if name == self._saved:
+            return
+        start = time.time()
+        folder = os.path.join(self.folder, 'checkpoints')
+        path = os.path.join(folder, name)
+        try:
+            with tempfile.TemporaryDirectory(prefix='.scratch-', dir=folder) as scratch:
+                part = os.path.join(scratch, name)
+                os.mkdir(part)
+                self._saver.save(sess, os.path.join(part, 'weights'), write_meta_graph=False, write_state=False)
+                _write_state(part, {key: getattr(self, key) for key in STATE})
+                for file in [os.path.join(part, file) for file in os.listdir(part)] + [part]:
+                    _sync(file)
+                if os.path.exists(path):  # a damaged one
+                    os.rename(path, os.path.join(scratch, 'damaged'))
+                os.rename(part, path)
+            _sync(folder)
+            self._remove_old(folder)
+        except (OSError, tf.errors.OpError) as error:
+            raise safety.UserError(
+                '{}: the checkpoint cannot be written ({}). Make room there; python main.py --resume {} goes on from the '
+                'one before'.format(path, safety.first_line(error), self.folder))
+        self._saved = name
+        self._clock = time.time()
+        self._next_save = self._clock + SAVE_INTERVAL * (self._clock - start)
+
+    def _remove_old(self, folder):
+        """Keep the last two, and the best: after the epoch with the lowest cross entropy."""
+        paths = self._checkpoints()
+
+        def score(path):
+            try:
+                history = _read_state(path)['history']
+            except (OSError, ValueError):
+                return float('inf')
+            return history[-1]['cross_entropy'] if history else float('inf')
+
+        best = min(reversed(paths), key=score)
+        for path in paths[:-2]:
+            if path != best:
+                # Moved away first: a kill in the middle must not leave half a checkpoint under its name.
+                with tempfile.TemporaryDirectory(prefix='.scratch-', dir=folder) as scratch:
+                    os.rename(path, os.path.join(scratch, 'old'))
+
+    def _write_json(self, name, content):
+        with safety.written_whole(os.path.join(self.folder, name)) as part, open(part, 'w') as file:
+            json.dump(content, file, indent=2)
+
+    def _write_history(self):
+        with safety.written_whole(os.path.join(self.folder, 'history.jsonl')) as part, open(part, 'w') as file:
+            file.writelines(json.dumps(entry) + '\n' for entry in self.history)
+
+
+STATE = ('history', 'pictures', 'loss_sum', 'seconds')  # of a Recorder, kept in each checkpoint
+
+
+def _write_state(folder, state):
+    with open(os.path.join(folder, 'state.json'), 'w') as file:
+        json.dump(dict(state=state, digest=_digest(folder, state)), file)
+
+
+def _read_state(folder):
+    """What _write_state wrote; raises OSError or ValueError where it, or the index of the weights, is damaged."""
+    content = _read_json(os.path.join(folder, 'state.json'))
+    state = content.get('state')
+    if not isinstance(state, dict) or sorted(state) != sorted(STATE) or content.get('digest') != _digest(folder, state):
+        raise ValueError('its digest is wrong')
+    return state
+
+
+def _digest(folder, state):
+    # The index has checksums of the weights, which TensorFlow compares, but none that it would compare of itself.
+    with open(os.path.join(folder, 'weights.index'), 'rb') as file:
+        return fingerprint(json.dumps(state, sort_keys=True).encode(), file.read())
+
+
+def fingerprint(*parts):
+    """A short digest of some bytes."""
+    return hashlib.blake2b(b'\0'.join(parts), digest_size=16).hexdigest()
+
+
+def read_settings(folder):
+    """The content of settings.json of a run, with the dicts `settings` and `made_with` and the list `changes`.
+
+    Raises safety.UserError where the folder holds no run.
+    """
+    path = os.path.join(folder, 'settings.json')
+    try:
+        content = _read_json(path)
+    except FileNotFoundError:
+        raise safety.UserError('{}: no run: it holds no settings.json'.format(folder))
+    except (OSError, ValueError) as error:
+        raise safety.UserError('{}: cannot be read ({})'.format(path, error))
+    for name, kind in (('settings', dict), ('made_with', dict), ('changes', list)):
+        if not isinstance(content.get(name), kind):
+            raise safety.UserError('{}: not the settings of a run: "{}" is missing'.format(path, name))
+    return content
+
+
+def _read_json(path):
+    """The JSON object in a file; raises OSError or ValueError."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+    except RecursionError as error:
+        raise ValueError(error)
+    if not isinstance(content, dict):
+        raise ValueError('no JSON object')
+    return content
+
+
+def _sync(path):
+    """Have the system write a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,135 @@
+"""Nothing lost: errors end in one line, a stop waits for the step in progress, files are written whole or not at all."""
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+
+from tf1 import tf
+
+
+SAME_SIGNAL = 0.3  # seconds within which two are one: timeout(1) and job schedulers send them in pairs
+
+
+class UserError(Exception):
+    """What the user can mend: the program ends with its one line, and shows no stack trace."""
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGINT (Ctrl-C) or SIGTERM has asked the program to stop."""
+
+    def __init__(self, signum, advice=''):
+        super().__init__(advice)
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def errors_in_one_line(out_of_memory, debug=False):
+    """End what the user can mend in one line and exit status 2, a stop in one line and 128 + the signal.
+
+    out_of_memory: what to try where the memory does not suffice.
+    debug: show the stack trace before that line.
+    """
+    def stop(signum, frame):
+        raise Stopped(signum)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        _last_words(' '.join(filter(None, ['\nstopped', str(stopped)])), debug)
+        # At once: a bar that was interrupted in the making would complain while Python ends.
+        os._exit(128 + getattr(stopped, 'signum', signal.SIGINT))
+    except (UserError, OSError) as error:
+        _last_words('error: {}'.format(error), debug)
+        sys.exit(2)
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        _last_words('error: out of memory: try {}'.format(out_of_memory), debug)
+        sys.exit(2)
+    except tf.errors.OpError as error:
+        _last_words('error: TensorFlow cannot go on: {}. --debug shows where'.format(first_line(error)), debug)
+        sys.exit(2)
+
+
+def _last_words(line, debug):
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(line + '\n')
+    sys.stderr.flush()
+
+
+def first_line(error):
+    """What an exception says, in one line: TensorFlow appends the place in the graph and more."""
+    said = getattr(error, 'strerror', None) or getattr(error, 'message', None) or str(error)
+    return (said.strip().splitlines() or [repr(error)])[0].rstrip('.')
+
+
+@contextlib.contextmanager
+def stop_between_steps():
+    """Keep SIGINT and SIGTERM from interrupting a step; a second one ends the program at once.
+
+    Yields a function that gives the signal that has come, None as long as there is none. On leaving, it is raised as
+    Stopped.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where Python handles no signals
+        yield lambda: None
+        return
+    received, handlers = [], {}
+    reader, writer = os.pipe()
+
+    # A thread of its own: what Python calls on a signal has to wait until TensorFlow's step, or its saving, has ended.
+    def watch():
+        for byte in iter(lambda: os.read(reader, 1), b''):
+            if byte[0] in handlers and not received:
+                received.append(byte[0])
+                first = time.time()
+            elif byte[0] in handlers and time.time() - first > SAME_SIGNAL:
+                os.write(2, b'\nstopped at once\n')
+                os._exit(128 + received[0])
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    os.set_blocking(writer, False)
+    wakeup = signal.set_wakeup_fd(writer)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        handlers[signum] = signal.signal(signum, lambda *_: None)
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        os.close(writer)
+        watcher.join()
+        os.close(reader)
+    if received:
+        raise Stopped(received[0])
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """Write to the path that this gives, beside `path`: at the end it takes its place, or nothing is left of it.
+
+    Raises UserError where it cannot be written.
+    """
+    part = path + '.part'
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError('{}: cannot be written ({})'.format(path, error.strerror or error))
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(part)
+
+
+def check_space(folder, size, purpose):
+    """Raise UserError unless the disk of `folder` has `size` bytes left for that purpose."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise UserError('{}: {:,.0f} MB are free, and {} {:,.0f} MB. Make room, or use a folder on another '
+                        'disk'.format(folder, free / 1e6, purpose, size / 1e6))
