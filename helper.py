@@ -46,8 +46,8 @@ CACHE_MB = 1024  # of resized pictures and labels that stay in memory: 2300 of K
 INFERENCE_BATCH = 8  # pictures that go through the network at once
 
 
-# A picture of more pixels than Pillow takes for sound is refused, not only warned of.
-warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
+# Pillow warns of a picture of more pixels than it takes for sound; here it is refused.
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 
 # Fetching
@@ -140,13 +140,13 @@ def _unpack(archive, folder):
             inside = os.path.join(os.path.realpath(folder), '')
             for member in file.infolist():
                 if not os.path.realpath(os.path.join(folder, member.filename)).startswith(inside):
-                    raise zipfile.BadZipFile('the archive would write outside its folder: {}'.format(member.filename))
+                    raise zipfile.BadZipFile('the archive would write outside its folder: ' + member.filename)
                 if stat.S_ISLNK(member.external_attr >> 16):
                     raise zipfile.BadZipFile('the archive holds a link: {}'.format(member.filename))
             size = sum(member.file_size for member in file.infolist())
             if size > UNPACKED_MB * 1e6:
-                raise zipfile.BadZipFile('the archive would unpack to {:,.0f} MB, more than the limit of {:,} MB'.format(
-                    size / 1e6, UNPACKED_MB))
+                raise zipfile.BadZipFile('the archive would unpack to {:,.0f} MB, more than the limit of {:,} '
+                                         'MB'.format(size / 1e6, UNPACKED_MB))
             check_space(folder, size, 'the archive unpacks to')
             for member in tqdm(file.infolist(), desc='Unpack', unit='file', leave=False):
                 file.extract(member, folder)
@@ -285,13 +285,14 @@ def _pair_with_labels(data_folder):
 def _open(path):
     try:
         with Image.open(path) as image:
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise ValueError('{}x{} pixels: it could be a decompression bomb'.format(*image.size))
             if min(image.size) < SMALLEST:
                 raise UserError('{}: {}x{} pixels are too few: {} are needed in width and height'.format(
                     path, *(image.size + (SMALLEST,))))
             yield image
     # What Pillow raises depends on where in the file the damage is.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError('{}: cannot be read as a picture ({}). Mend or remove it'.format(
             path, getattr(error, 'strerror', None) or error))
 
@@ -321,8 +322,8 @@ def _read_label(path, image_shape):
 def _refuse_colours(path, label):
     known = np.logical_or.reduce([_is_colour(label, colour) for colour in (BACKGROUND, ROAD, DOES_NOT_COUNT)])
     row, column = np.argwhere(~known)[0]
-    raise UserError('{}: the colour {} in row {}, column {}, and {} more pixels: a label has only background {}, road {} '
-                    'and {}, which does not count'.format(
+    raise UserError('{}: the colour {} in row {}, column {}, and {} more such pixels: a label has only background '
+                    '{}, road {} and {}, which does not count'.format(
                         path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known) - 1,
                         BACKGROUND, ROAD, DOES_NOT_COUNT))
 

@@ -268,7 +268,7 @@ def score(sess, road, keep_prob, input_image, get_batches_fn):
 
 
 def tell_duration(get_batches_fn, progress, epochs):
-    """get_batches_fn, which also says after the first steps how long the training takes up to `epochs`, if that is long.
+    """get_batches_fn, which also says after the first steps how long the training up to `epochs` takes, if long.
 
     progress: the recorder.Progress of the training.
     """
@@ -331,13 +331,11 @@ def report_device(precision):
 
 def made_with(data_dir, precision):
     """What has to be the same for a run to be resumed: {name: value}."""
-    model = []
-    for name in ('saved_model.pb', os.path.join('variables', 'variables.index')):  # which has the weights' checksums
-        with open(os.path.join(data_dir, 'vgg', name), 'rb') as file:
-            model.append(file.read())
+    with open(os.path.join(data_dir, 'vgg', 'variables', 'variables.index'), 'rb') as file:
+        weights = file.read()  # their names, shapes and checksums
     pictures = sorted(glob.glob(os.path.join(glob.escape(data_dir), 'data_road', 'training', '*', '*')))
     names_and_sizes = ['{} {}'.format(os.path.basename(path), os.path.getsize(path)) for path in pictures]
-    return {'TensorFlow': tf.__version__, 'precision': precision, 'VGG-16': recorder.fingerprint(*model),
+    return {'TensorFlow': tf.__version__, 'precision': precision, 'VGG-16': recorder.fingerprint(weights),
             'training pictures': recorder.fingerprint('\n'.join(names_and_sizes).encode())}
 
 
@@ -491,7 +489,8 @@ def parse_arguments():
         arguments = vars(parser.parse_args())
     if 'resume' in arguments:
         unset = argparse.Namespace(**dict.fromkeys(arguments))
-        arguments = {name: value for name, value in vars(parser.parse_args(namespace=unset)).items() if value is not None}
+        parsed = vars(parser.parse_args(namespace=unset))
+        arguments = {name: value for name, value in parsed.items() if value is not None}
         for name in sorted(set(arguments) - {'resume', 'epochs', 'data_dir', 'debug'}):
             parser.error('--resume goes on with the settings of the run: leave out --' + name.replace('_', '-'))
     return arguments

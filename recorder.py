@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import tempfile
 import time
 
@@ -114,8 +115,9 @@ class Recorder(Progress):
         if self._lock is not None:
             os.close(self._lock)
         if isinstance(error, KeyboardInterrupt) and self._lock is not None:
-            raise safety.Stopped(getattr(error, 'signum', 2), 'after {} epochs and {} pictures; to go on: python main.py '
-                                 '--resume {}'.format(len(self.history), self.pictures, self.folder))
+            advice = 'after {} epochs and {} pictures; to go on: python main.py --resume {}'.format(
+                len(self.history), self.pictures, self.folder)
+            raise safety.Stopped(getattr(error, 'signum', signal.SIGINT), advice)
 
     def _check_made_with(self, made_with):
         for name, value in made_with.items():
@@ -244,8 +246,8 @@ class Recorder(Progress):
             self._remove_old(folder)
         except (OSError, tf.errors.OpError) as error:
             raise safety.UserError(
-                '{}: the checkpoint cannot be written ({}). Make room there; python main.py --resume {} goes on from the '
-                'one before'.format(path, safety.first_line(error), self.folder))
+                '{}: the checkpoint cannot be written ({}). Make room there; python main.py --resume {} goes on from '
+                'the one before'.format(path, safety.first_line(error), self.folder))
         self._saved = name
         self._clock = time.time()
         self._next_save = self._clock + SAVE_INTERVAL * (self._clock - start)
@@ -289,7 +291,8 @@ def _read_state(folder):
     """What _write_state wrote; raises OSError or ValueError where it, or the index of the weights, is damaged."""
     content = _read_json(os.path.join(folder, 'state.json'))
     state = content.get('state')
-    if not isinstance(state, dict) or sorted(state) != sorted(STATE) or content.get('digest') != _digest(folder, state):
+    sound = isinstance(state, dict) and sorted(state) == sorted(STATE)
+    if not sound or content.get('digest') != _digest(folder, state):
         raise ValueError('its digest is wrong')
     return state
 

@@ -1,4 +1,4 @@
-"""Nothing lost: errors end in one line, a stop waits for the step in progress, files are written whole or not at all."""
+"""Nothing lost: errors end in one line, a stop waits for the step in progress, files are written whole or not."""
 import contextlib
 import os
 import shutil
@@ -131,5 +131,5 @@ def check_space(folder, size, purpose):
     """Raise UserError unless the disk of `folder` has `size` bytes left for that purpose."""
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise UserError('{}: {:,.0f} MB are free, and {} {:,.0f} MB. Make room, or use a folder on another '
+        raise UserError('{}: {:,.1f} MB are free, and {} {:,.1f} MB. Make room, or use a folder on another '
                         'disk'.format(folder, free / 1e6, purpose, size / 1e6))

@@ -15,6 +15,7 @@ import threading
 import time
 import tracemalloc
 import unittest
+import urllib.request
 import zipfile
 from unittest import mock
 
@@ -1014,13 +1015,16 @@ class Vgg16(Case):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves the bytes in `files` by path, with ranges; `cut` maps a path to the bytes after which each answer ends."""
+    """Serves the bytes in `files` by path, with ranges; `cut` maps a path to the bytes after which each answer ends.
+
+    In place of bytes an error status may stand.
+    """
     files, cut, ranges = {}, {}, []
 
     def do_GET(self):
-        content = self.files.get(self.path)
-        if content is None:
-            self.send_error(404)
+        content = self.files.get(self.path, 404)
+        if isinstance(content, int):
+            self.send_error(content)
             return
         wanted = re.match(r'bytes=(\d+)-', self.headers.get('Range', ''))
         start = int(wanted.group(1)) if wanted else 0
@@ -1129,11 +1133,64 @@ class Downloads(Case):
         helper.maybe_download_kitti_road(self.folder)
         self.assert_fetched(self.KITTI)
 
-    def test_404(self):
-        message = self.assert_user_error(helper.maybe_download_kitti_road, self.folder)
-        for part in ('404', helper.KITTI_URL, self.path('data_road'), '--demo'):
-            self.assertIn(part, message)
+    def test_errors_of_the_server(self):
+        for status in (404, 500):
+            Server.files = {'/kitti': status}
+            message = self.assert_user_error(helper.maybe_download_kitti_road, self.folder)
+            for part in (str(status), helper.KITTI_URL, self.path('data_road'), '--demo'):
+                self.assertIn(part, message)
+            self.assertEqual(os.listdir(self.folder), [])
+
+    def test_no_answer(self):
+        with mock.patch.object(Server, 'do_GET', lambda server: None):
+            self.assertIn('closed connection', self.assert_user_error(helper.maybe_download_kitti_road, self.folder))
+        with mock.patch.object(Server, 'do_GET', lambda server: server.send_response(200) or server.end_headers()):
+            self.assertIn('not a zip', self.assert_user_error(helper.maybe_download_kitti_road, self.folder))
         self.assertEqual(os.listdir(self.folder), [])
+
+    def test_redirects(self):
+        Server.files = {'/moved': self.zip(self.KITTI)}
+
+        def redirect(server):
+            if server.path == '/moved':
+                return do_get(server)
+            server.send_response(302)
+            server.send_header('Location', '/moved')
+            server.end_headers()
+        do_get = Server.do_GET
+        with mock.patch.object(Server, 'do_GET', redirect):
+            helper.maybe_download_kitti_road(self.folder)
+        self.assert_fetched(self.KITTI)
+        handler = helper._NoRedirectToHttp()
+        for url in ('http://example.com/x', 'ftp://example.com/x', 'file:///etc/passwd'):
+            with self.assertRaisesRegex(OSError, 'redirects to {}, which is not https'.format(url)):
+                handler.redirect_request(urllib.request.Request('https://example.com'), None, 302, '', {}, url)
+
+    def test_built_in_addresses_are_https(self):
+        with open(helper.__file__) as file:
+            addresses = re.findall(r"_URL = \(?'(\w+)://", file.read())
+        self.assertEqual(addresses, ['https'] * 3)
+
+    def test_links_and_bombs_in_archives(self):
+        link = zipfile.ZipInfo('data_road/link')
+        link.external_attr = 0o120777 << 16
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, 'w') as file:
+            file.writestr(link, '/etc/passwd')
+        Server.files = {'/kitti': content.getvalue()}
+        self.assertIn('holds a link: data_road/link', self.assert_user_error(
+            helper.maybe_download_kitti_road, self.folder))
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, 'w', zipfile.ZIP_DEFLATED) as file:
+            file.writestr('data_road/zeros', bytes(2 * 10 ** 6))
+        Server.files = {'/kitti': content.getvalue()}
+        with mock.patch.object(helper, 'UNPACKED_MB', 1):
+            self.assertIn('unpack to 2 MB, more than the limit of 1 MB', self.assert_user_error(
+                helper.maybe_download_kitti_road, self.folder))
+        with mock.patch.object(shutil, 'disk_usage', return_value=mock.Mock(free=1e6)):
+            self.assertIn('1.0 MB are free, and the archive unpacks to 2.0 MB', self.assert_user_error(
+                helper.maybe_download_kitti_road, self.folder))
+        self.assertEqual(os.listdir(self.folder), ['data_road.zip'])  # for the next start
 
     def test_no_zip_and_zips_of_something_else(self):
         for content, expected in ((b'<html>' + bytes(1000), 'not a zip'), (self.damaged_zip(), 'cannot be had'),
@@ -1236,7 +1293,8 @@ class CommandLine(Case):
         self.assertRegex(output.splitlines()[-1], '^(main.py: )?error: .*' + expected)
 
     def test_values_that_make_no_sense(self):
-        for option, values in (('--epochs', ('0', '-1', '1.5', 'many', str(2 ** 31), '9' * 5000)), ('--batch-size', ('0', '-5')),
+        for option, values in (('--epochs', ('0', '-1', '1.5', 'many', str(2 ** 31), '9' * 5000)),
+                               ('--batch-size', ('0', '-5', str(2 ** 31))),
                                ('--learning-rate', ('-1', '0', 'nan', 'inf')), ('--keep-prob', ('0', '1.1')),
                                ('--l2', ('-1', 'nan')), ('--cache-mb', ('-1', '0.5')),
                                ('--seed', ('-1', str(2 ** 32)))):
