@@ -5,7 +5,6 @@ camera, bending with the road; y metres above the ground; z metres ahead. The gr
 every pixel asking what lies at its (x, z); upright things are drawn over it from far to near.
 """
 import os
-import tempfile
 from collections import namedtuple
 
 import imageio.v2 as imageio
@@ -13,6 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 from tqdm import tqdm
+
+import safety
 
 CATEGORIES = ('um', 'umm', 'uu')    # urban marked (two lanes), urban multiple marked lanes, urban unmarked
 SIZES = ((375, 1242),) * 5 + ((370, 1224), (374, 1238), (376, 1241))    # height, width in pixels
@@ -39,7 +40,7 @@ def write_scenes(folder, seed, training, testing):
     if os.path.exists(folder):
         raise FileExistsError('{} exists already'.format(folder))
     parent, name = os.path.split(folder)
-    with tempfile.TemporaryDirectory(prefix='.{}-'.format(name), dir=parent) as scratch:
+    with safety.scratch_folder(parent) as scratch:
         with tqdm(total=training + testing, desc='Draw scenes', unit='scene', leave=False) as bar:
             for split_index, (split, count) in enumerate((('training', training), ('testing', testing))):
                 for kind in ('image_2', 'gt_image_2'):

@@ -513,6 +513,13 @@ class Disk(Run):
             self.refused(r'runs: 0\.0 MB are free, and checkpoints need [\d.]+ MB')
             self.refused(r'data: 0\.0 MB are free, and the features need [\d.]+ MB', '--freeze-encoder')
 
+    def test_what_a_killed_process_has_left_is_removed_unless_it_is_in_use(self):
+        for name in ('.scratch-left', '.scratch-used'):
+            os.makedirs(os.path.join(name, 'data_road'))
+        with safety.locked('.scratch-used'), safety.scratch_folder('.') as scratch:
+            self.assertEqual(sorted(glob.glob('.scratch-*')), sorted(['.scratch-used', os.path.basename(scratch)]))
+        self.assertEqual(glob.glob('.scratch-*'), ['.scratch-used'])
+
     def test_read_only(self):
         def refuse(*args, **kwargs):
             raise PermissionError(13, 'Permission denied')

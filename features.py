@@ -3,7 +3,6 @@ import contextlib
 import glob
 import hashlib
 import os
-import tempfile
 
 import numpy as np
 from tqdm import tqdm
@@ -59,7 +58,7 @@ def _digest(paths, settings):
 def _write(path, count, batches):
     """Write the batches as one array with a row for each picture, whole or not at all."""
     try:
-        with tempfile.TemporaryDirectory(prefix='.features-', dir=os.path.dirname(path)) as scratch:
+        with safety.scratch_folder(os.path.dirname(path)) as scratch:
             part = os.path.join(scratch, 'features.npy')
             # Not through a memory map, which would end the program where the disk is full.
             with open(part, 'wb') as file, tqdm(desc='Features', total=count, unit='picture') as bar:

@@ -2,19 +2,18 @@
 import collections
 import concurrent.futures
 import contextlib
+import errno
 import glob
 import http.client
 import os
 import re
 import shutil
 import stat
-import tempfile
 import time
 import urllib.error
 import urllib.request
 import warnings
 import zipfile
-import zlib
 
 import imageio.v2 as imageio
 import numpy as np
@@ -22,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import vgg16
-from safety import UserError, check_space, written_whole
+from safety import UserError, check_space, scratch_folder, written_whole
 from tf1 import tf
 
 VGG_URL = 'https://s3-us-west-1.amazonaws.com/udacity-selfdrivingcar/vgg.zip'
@@ -31,6 +30,7 @@ KERAS_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16
 KITTI_URL = 'https://s3.eu-central-1.amazonaws.com/avg-kitti/data_road.zip'
 DOWNLOAD_TRIES = 3
 
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 UNPACKED_MB = 4096  # that an archive may have: several times what those of VGG-16 and KITTI have
 
 BACKGROUND = (255, 0, 0)  # the colours of a label, red green blue
@@ -122,7 +122,7 @@ def _fetch_archive(url, data_dir, name):
     if not os.path.exists(archive):
         _download(url, archive)
     try:
-        with tempfile.TemporaryDirectory(prefix='.{}-'.format(name), dir=data_dir) as scratch:
+        with scratch_folder(data_dir) as scratch:
             _unpack(archive, scratch)
             if not os.path.isdir(os.path.join(scratch, name)):
                 raise zipfile.BadZipFile('the archive holds no folder {}'.format(name))
@@ -150,8 +150,11 @@ def _unpack(archive, folder):
             check_space(folder, size, 'the archive unpacks to')
             for member in tqdm(file.infolist(), desc='Unpack', unit='file', leave=False):
                 file.extract(member, folder)
-    # zipfile lets these through: a damaged stream, a password, a method that it does not know.
-    except (zlib.error, EOFError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, UserError):
+        raise
+    except Exception as error:  # what comes of a damaged archive depends on where the damage is
+        if getattr(error, 'errno', None) in CANNOT_WRITE:
+            raise
         raise zipfile.BadZipFile(str(error))
 
 

@@ -353,8 +353,8 @@ def check_end(testing, runs_dir):
         os.makedirs(runs_dir, exist_ok=True)
         tempfile.TemporaryFile(dir=runs_dir).close()
     except OSError as error:
-        raise safety.UserError('{}: no folder to write to ({}). Make it writable, or name another with --runs-dir'.format(
-            runs_dir, error.strerror))
+        raise safety.UserError('{}: no folder to write to ({}). Make it writable, or name another with '
+                               '--runs-dir'.format(runs_dir, error.strerror))
     return get_test_batches_fn
 
 
@@ -445,7 +445,8 @@ def number(convert, name, accepts):
 def make_parser():
     """The command line."""
     count = number(int, 'positive whole number', lambda value: 0 < value < 2 ** 31)
-    positive = number(float, 'positive number', lambda value: 0 < value < float('inf'))
+    float32 = np.finfo(np.float32)
+    positive = number(float, 'positive number', lambda value: float32.tiny <= value <= float32.max)
     parser = argparse.ArgumentParser(description='Train FCN-8 on VGG-16 with KITTI and paint the test pictures.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--demo', action='store_true', default=argparse.SUPPRESS,
@@ -460,9 +461,9 @@ def make_parser():
     parser.add_argument('--epochs', type=count, default=EPOCHS, metavar='N', help='times to go through the pictures')
     parser.add_argument('--batch-size', type=count, default=BATCH_SIZE, metavar='N', help='pictures in a training step')
     parser.add_argument('--learning-rate', type=positive, default=LEARNING_RATE, metavar='X', help='of Adam')
-    parser.add_argument('--keep-prob', type=number(float, 'probability', lambda value: 0 < value <= 1),
+    parser.add_argument('--keep-prob', type=number(float, 'probability', lambda value: float32.tiny <= value <= 1),
                         default=KEEP_PROB, metavar='X', help='share of units that dropout keeps')
-    parser.add_argument('--l2', type=number(float, 'number from 0', lambda value: 0 <= value < float('inf')),
+    parser.add_argument('--l2', type=number(float, 'number from 0', lambda value: 0 <= value <= float32.max),
                         default=L2, metavar='X', help="weight of the L2 norm of the decoder's kernels in the loss")
     parser.add_argument('--freeze-encoder', action='store_true', default=argparse.SUPPRESS,
                         help='train the decoder alone, on features of VGG-16 that are computed once and kept in the '

@@ -6,16 +6,14 @@ checkpoints/    all variables, and how far the training was: the last two, and t
 
 A checkpoint is a folder, such as epoch-00003-picture-000025: after 3 epochs and 25 pictures of the next.
 """
-import fcntl
+import contextlib
 import glob
 import hashlib
 import json
 import math
 import os
 import re
-import shutil
 import signal
-import tempfile
 import time
 
 import safety
@@ -98,7 +96,7 @@ class Recorder(Progress):
     def __init__(self, runs_dir, settings, made_with, about, folder=None):
         super().__init__()
         self.runs_dir, self.folder = runs_dir, folder
-        self._lock = None
+        self._lock = contextlib.ExitStack()
         self._saved = None  # name of the last checkpoint
         if folder is None:
             self._about_run = dict(settings=settings, made_with=made_with, about=about, changes=[])
@@ -112,12 +110,12 @@ class Recorder(Progress):
         return self
 
     def __exit__(self, kind, error, trace):
-        if self._lock is not None:
-            os.close(self._lock)
-        if isinstance(error, KeyboardInterrupt) and self._lock is not None:
-            advice = 'after {} epochs and {} pictures; to go on: python main.py --resume {}'.format(
-                len(self.history), self.pictures, self.folder)
-            raise safety.Stopped(getattr(error, 'signum', signal.SIGINT), advice)
+        self._lock.close()
+        if isinstance(error, KeyboardInterrupt) and self.folder:
+            done = 'after {} epochs and {} pictures; '.format(len(self.history), self.pictures)
+            advice = 'to go on: python main.py --resume {}'.format(self.folder)
+            raise safety.Stopped(getattr(error, 'signum', signal.SIGINT),
+                                 done + advice if self.history or self.pictures else advice)
 
     def _check_made_with(self, made_with):
         for name, value in made_with.items():
@@ -134,9 +132,8 @@ class Recorder(Progress):
             self._about_run['changes'].append(changed)
 
     def _lock_folder(self):
-        self._lock = os.open(self.folder, os.O_RDONLY)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.enter_context(safety.locked(self.folder))
         except BlockingIOError:
             raise safety.UserError('{}: another process is at this run. Wait until it has ended'.format(self.folder))
 
@@ -159,12 +156,11 @@ class Recorder(Progress):
         if not self.folder:
             self._make_folder()
         try:
-            for scratch in glob.glob(os.path.join(glob.escape(self.folder), 'checkpoints', '.scratch-*')):
-                shutil.rmtree(scratch)  # of a run that was killed
             os.makedirs(os.path.join(self.folder, 'checkpoints'), exist_ok=True)
         except OSError as error:
             raise safety.UserError('{}: cannot be written to ({})'.format(self.folder, error.strerror))
         self._write_json('settings.json', self._about_run)
+        print('Settings, history and checkpoints: {}'.format(self.folder))
         restored = self._restore(sess, paths)
         self._write_history()
         return restored
@@ -194,6 +190,7 @@ class Recorder(Progress):
                 continue
             vars(self).update(state)
             self._saved = os.path.basename(path)
+            print('Going on after {} epochs and {} pictures'.format(len(self.history), self.pictures))
             return True
         if paths:
             raise safety.UserError('{}: no checkpoint is whole. Start a new run'.format(
@@ -232,7 +229,7 @@ class Recorder(Progress):
         folder = os.path.join(self.folder, 'checkpoints')
         path = os.path.join(folder, name)
         try:
-            with tempfile.TemporaryDirectory(prefix='.scratch-', dir=folder) as scratch:
+            with safety.scratch_folder(folder) as scratch:
                 part = os.path.join(scratch, name)
                 os.mkdir(part)
                 self._saver.save(sess, os.path.join(part, 'weights'), write_meta_graph=False, write_state=False)
@@ -264,11 +261,11 @@ class Recorder(Progress):
             return history[-1]['cross_entropy'] if history else float('inf')
 
         best = min(reversed(paths), key=score)
-        for path in paths[:-2]:
-            if path != best:
-                # Moved away first: a kill in the middle must not leave half a checkpoint under its name.
-                with tempfile.TemporaryDirectory(prefix='.scratch-', dir=folder) as scratch:
-                    os.rename(path, os.path.join(scratch, 'old'))
+        # Moved away first: a kill in the middle must not leave half a checkpoint under its name.
+        with safety.scratch_folder(folder) as scratch:
+            for path in paths[:-2]:
+                if path != best:
+                    os.rename(path, os.path.join(scratch, os.path.basename(path)))
 
     def _write_json(self, name, content):
         with safety.written_whole(os.path.join(self.folder, name)) as part, open(part, 'w') as file:

@@ -1,9 +1,12 @@
 """Nothing lost: errors end in one line, a stop waits for the step in progress, files are written whole or not."""
 import contextlib
+import fcntl
+import glob
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -44,8 +47,12 @@ def errors_in_one_line(out_of_memory, debug=False):
         _last_words(' '.join(filter(None, ['\nstopped', str(stopped)])), debug)
         # At once: a bar that was interrupted in the making would complain while Python ends.
         os._exit(128 + getattr(stopped, 'signum', signal.SIGINT))
-    except (UserError, OSError) as error:
+    except UserError as error:
         _last_words('error: {}'.format(error), debug)
+        sys.exit(2)
+    except OSError as error:
+        place = '{}: '.format(error.filename) if error.filename else ''
+        _last_words('error: {}{}'.format(place, first_line(error)), debug)
         sys.exit(2)
     except (tf.errors.ResourceExhaustedError, MemoryError):
         _last_words('error: out of memory: try {}'.format(out_of_memory), debug)
@@ -125,6 +132,30 @@ def written_whole(path):
     finally:
         with contextlib.suppress(OSError):
             os.remove(part)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder):
+    """A new folder in `folder`, for what is to be moved from it when it is whole; removed at the end.
+
+    Those that killed processes have left there are removed, too.
+    """
+    for path in glob.glob(os.path.join(glob.escape(folder), '.scratch-*')):
+        with contextlib.suppress(OSError), locked(path):  # not locked: of no living process
+            shutil.rmtree(path)
+    with tempfile.TemporaryDirectory(prefix='.scratch-', dir=folder) as path, locked(path):
+        yield path
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Keep other processes from locking a folder; raises BlockingIOError where one has."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_space(folder, size, purpose):

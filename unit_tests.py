@@ -1124,7 +1124,7 @@ class Downloads(Case):
 
     def test_an_archive_is_kept_when_unpacking_is_interrupted(self):
         Server.files = {'/kitti': self.zip(self.KITTI)}
-        for problem in (KeyboardInterrupt, OSError('disk full')):
+        for problem in (KeyboardInterrupt, OSError(28, 'No space left on device')):
             with mock.patch.object(zipfile.ZipFile, 'extract', side_effect=problem):
                 with self.assertRaises((KeyboardInterrupt, safety.UserError)):
                     helper.maybe_download_kitti_road(self.folder)
@@ -1295,8 +1295,9 @@ class CommandLine(Case):
     def test_values_that_make_no_sense(self):
         for option, values in (('--epochs', ('0', '-1', '1.5', 'many', str(2 ** 31), '9' * 5000)),
                                ('--batch-size', ('0', '-5', str(2 ** 31))),
-                               ('--learning-rate', ('-1', '0', 'nan', 'inf')), ('--keep-prob', ('0', '1.1')),
-                               ('--l2', ('-1', 'nan')), ('--cache-mb', ('-1', '0.5')),
+                               ('--learning-rate', ('-1', '0', 'nan', 'inf', '1e300', '1e-300')),
+                               ('--keep-prob', ('0', '1.1', '1e-300')),
+                               ('--l2', ('-1', 'nan', '1e300')), ('--cache-mb', ('-1', '0.5')),
                                ('--seed', ('-1', str(2 ** 32)))):
             for value in values:
                 with self.subTest(option + ' ' + value), mock.patch.object(sys, 'argv', ['main.py', option, value]):

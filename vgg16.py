@@ -5,11 +5,11 @@ https://arxiv.org/abs/1409.1556. Its fully connected layers are convolutions her
 any size goes through; names, tag and preprocessing are those of the published archive.
 """
 import os
-import tempfile
 
 import h5py
 import numpy as np
 
+import safety
 from tf1 import tf
 
 CONVOLUTIONS_OF_BLOCK = (2, 2, 3, 3, 3)
@@ -82,7 +82,7 @@ def write(path, weights, seed=0):
             name, part = variable.op.name.split('/')
             value = weights[name][0 if part == 'filter' else 1]
             sess.run(variable.initializer, {variable.initial_value: value})
-        with tempfile.TemporaryDirectory(prefix='.vgg-', dir=os.path.dirname(os.path.abspath(path))) as scratch:
+        with safety.scratch_folder(os.path.dirname(os.path.abspath(path))) as scratch:
             written = os.path.join(scratch, 'vgg')
             builder = tf.saved_model.builder.SavedModelBuilder(written)
             try:

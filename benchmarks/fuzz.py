@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Feeds thousands of damaged files to the program's readers: each has to be read, or to end in a clear error.
+
+Prints for each kind of file how often which came out. Exit status 1 where anything else happened.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from tf1 import tf
+
+import argparse
+import collections
+import contextlib
+import io
+import random
+import shutil
+import tempfile
+import traceback
+import zipfile
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import helper
+import main
+import recorder
+import safety
+
+SHAPE = (32, 64)
+
+
+def damage(content, chance):
+    """The bytes with some flipped, replaced, left out, put in twice, or cut off."""
+    content = bytearray(content)
+    for _ in range(chance.choice((1, 1, 2, 8))):
+        start = chance.randrange(len(content) + 1)
+        end = min(start + chance.choice((1, 2, 4, 64)), len(content))
+        kind = chance.choice(('flip', 'flip', 'random', 'digit', 'out', 'twice', 'cut'))
+        if kind == 'flip' and start < len(content):
+            content[start] ^= 1 << chance.randrange(8)
+        elif kind == 'random':
+            content[start:end] = bytes(chance.randrange(256) for _ in range(start, end))
+        elif kind == 'digit':
+            content[start:end] = chance.choice((b'0', b'-9', b'1e999', b'null', b'"', b'{', b'\x00', b'\xff' * 4))
+        elif kind == 'out':
+            del content[start:end]
+        elif kind == 'twice':
+            content[start:start] = content[start:end]
+        elif kind == 'cut':
+            del content[start:]
+    return bytes(content)
+
+
+# Each kind of file: a folder is made for it; then (path of the file that is damaged, reader of the folder)
+
+
+def pictures(folder, suffix, image):
+    """A training folder of two pairs, one of whose pictures is the given one."""
+    for name, picture in (('um_000000' + suffix, image), ('um_000001.png', image.convert('RGB'))):
+        os.makedirs(os.path.join(folder, 'image_2'), exist_ok=True)
+        picture.save(os.path.join(folder, 'image_2', name))
+    label = np.full(SHAPE + (3,), helper.BACKGROUND, np.uint8)
+    label[:, 20:] = helper.ROAD
+    os.makedirs(os.path.join(folder, 'gt_image_2'))
+    for number in range(2):
+        Image.fromarray(label).save(os.path.join(folder, 'gt_image_2', 'um_road_{:06d}.png'.format(number)))
+
+    def read():
+        for images, labels in helper.gen_batch_function(folder, SHAPE)(2):
+            assert images.shape == (2,) + SHAPE + (3,) and images.dtype == np.uint8
+            assert labels.shape == (2,) + SHAPE + (2,) and not labels.all(axis=-1).any()
+    return os.path.join(folder, 'image_2', 'um_000000' + suffix), read
+
+
+def labels(folder, suffix, image):
+    _, read = pictures(folder, suffix, image)
+    return os.path.join(folder, 'gt_image_2', 'um_road_000000.png'), read
+
+
+def run(folder):
+    """A run with two checkpoints of one small variable each; gives its folder, and a function that resumes it."""
+    settings = dict(data_dir='data', epochs=2, batch_size=1, learning_rate=0.1, keep_prob=0.5, l2=0., seed=0,
+                    freeze_encoder=False, amp=False, cache_mb=1)
+
+    def at(path, work):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            variable = tf.get_variable('x', [1000], initializer=tf.zeros_initializer())
+            sess.run(variable.initializer)
+            with recorder.Recorder(folder, settings, {'TensorFlow': tf.__version__}, {}, path) as record:
+                restored = record.open(sess, tf.constant(0.5))
+                work(record, sess, restored)
+                return record.folder
+
+    def train(record, sess, restored):
+        for _ in record.epochs(2):
+            record.add_step(sess, 1., 1)
+            record.add_epoch(sess)
+            record.save(sess)
+    path = at(None, train)
+
+    def check(record, sess, restored):
+        assert restored and len(record.history) in (1, 2)
+
+    def resume():
+        main.resumed_settings(path)
+        at(path, check)
+    return path, resume
+
+
+def in_run(name):
+    def make(folder):
+        path, resume = run(folder)
+        return os.path.join(path, name), resume
+    return make
+
+
+def archive(folder):
+    path = os.path.join(folder, 'x.zip')
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
+        for number in range(3):
+            file.writestr('data_road/{}'.format(number), os.urandom(100))
+
+    def read():
+        os.mkdir(os.path.join(folder, 'out'))
+        try:
+            helper._unpack(path, os.path.join(folder, 'out'))
+        except zipfile.BadZipFile as error:
+            raise safety.UserError(error)
+        finally:
+            shutil.rmtree(os.path.join(folder, 'out'))
+            assert os.listdir(folder) == ['x.zip']
+    return path, read
+
+
+def kinds():
+    picture = Image.fromarray(np.random.RandomState(0).randint(256, size=SHAPE + (3,)).astype(np.uint8))
+    grey = np.asarray(picture.convert('L')).astype(np.uint16) * 256
+    checkpoint = os.path.join('checkpoints', 'epoch-00002-picture-000000')
+    return [('picture, PNG', lambda folder: pictures(folder, '.png', picture)),
+            ('picture, PNG with palette', lambda folder: pictures(folder, '.png', picture.quantize(16))),
+            ('picture, PNG of 16 bits', lambda folder: pictures(folder, '.png', Image.fromarray(grey))),
+            ('picture, JPEG', lambda folder: pictures(folder, '.jpg', picture)),
+            ('label', lambda folder: labels(folder, '.png', picture)),
+            ('settings.json', in_run('settings.json')),
+            ('history.jsonl', in_run('history.jsonl')),
+            ('checkpoint, index', in_run(os.path.join(checkpoint, 'weights.index'))),
+            ('checkpoint, weights', in_run(os.path.join(checkpoint, 'weights.data-00000-of-00001'))),
+            ('checkpoint, state.json', in_run(os.path.join(checkpoint, 'state.json'))),
+            ('archive', archive)]
+
+
+def fuzz(make, rounds, chance):
+    """Counter of what came out, and the traces of what must not."""
+    found, wrong = collections.Counter(), []
+    with tempfile.TemporaryDirectory() as folder:
+        sound = os.path.join(folder, 'sound')
+        os.mkdir(sound)
+        path, read = make(sound)
+        with open(path, 'rb') as file:
+            content = file.read()
+        for _ in range(rounds):
+            with open(path, 'wb') as file:
+                file.write(damage(content, chance))
+            try:
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                    read()
+                found['read'] += 1
+            except safety.UserError as error:
+                found['a clear error' if '\n' not in str(error) else 'an error of several lines'] += 1
+            except Exception:
+                found['something else'] += 1
+                wrong.append(traceback.format_exc())
+    return found, wrong
+
+
+def main_fuzz():
+    parser = argparse.ArgumentParser(description='Feed damaged files to the readers of the program.')
+    parser.add_argument('--rounds', type=int, default=500, metavar='N', help='damaged files of each kind')
+    parser.add_argument('--seed', type=int, default=0, metavar='N')
+    options = parser.parse_args()
+    chance, all_wrong = random.Random(options.seed), []
+    for name, make in tqdm(kinds(), unit='kind', leave=False, disable=None):
+        found, wrong = fuzz(make, options.rounds, chance)
+        tqdm.write('{}: {}'.format(name, ', '.join('{} {}'.format(count, what) for what, count in found.most_common())))
+        all_wrong += wrong
+    for trace in all_wrong[:5]:
+        print(trace)
+    sys.exit(1 if all_wrong else 0)
+
+
+if __name__ == '__main__':
+    main_fuzz()
