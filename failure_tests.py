@@ -549,7 +549,7 @@ class Checkpoints(Run):
         sess.run(variable.initializer)
         record = recorder.Recorder('.', {}, {}, {})
         self.addCleanup(record.__exit__, None, None, None)
-        self.assertFalse(record.open(sess, tf.constant(0.5)))
+        self.assertFalse(record.begin(sess, tf.constant(0.5)))
         return record, sess
 
     def names(self, record):

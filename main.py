@@ -196,7 +196,7 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, recor
         keep_prob, loss_scaling=False):
     """Complete the graph of nn_last_layer with all that the training and the pictures after it need, and train.
 
-    record: a recorder.Recorder; where it has a checkpoint the training goes on from there.
+    record: a recorder.Recorder, from whose last checkpoint the training goes on; or a recorder.Progress.
 
     Returns the logits.
     """
@@ -205,7 +205,7 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, recor
     logits, train_op, cross_entropy_loss = optimize(
         nn_last_layer, correct_label, learning_rate_input, NUM_CLASSES, loss_scaling)
     helper.road_probability(logits)
-    if record.open(sess, tf.losses.get_regularization_loss()):
+    if record.begin(sess, tf.losses.get_regularization_loss()):
         get_batches_fn.skip(len(record.history), record.pictures)
         skip_dropout(sess, IMAGE_SHAPE, len(record.history) * get_batches_fn.pictures + record.pictures)
     else:

@@ -45,7 +45,7 @@ class Progress:
     def cross_entropy(self):
         return self.loss_sum / self.pictures
 
-    def open(self, sess, regularisation):
+    def begin(self, sess, regularisation):
         """Returns whether there was something to go on from."""
         return False
 
@@ -103,7 +103,7 @@ class Recorder(Progress):
         else:
             self._about_run = read_settings(folder)
             self._check_made_with(made_with)
-            self._note_changes(settings)
+            self._note_changes(settings=settings, about=about)
             self._lock_folder()
 
     def __enter__(self):
@@ -124,11 +124,13 @@ class Recorder(Progress):
                 raise safety.UserError('{}: the run was made with the {} {}, and here is {}. Go on with what it was '
                                        'made with, or start a new run'.format(self.folder, name, before, value))
 
-    def _note_changes(self, settings):
-        before = self._about_run['settings']
-        changed = {name: value for name, value in settings.items() if value != before.get(name)}
+    def _note_changes(self, **parts):
+        changed = {}
+        for part, content in parts.items():
+            before = self._about_run.get(part, {})
+            changed.update((name, value) for name, value in content.items() if value != before.get(name))
+            self._about_run[part] = content
         if changed:
-            self._about_run['settings'] = settings
             self._about_run['changes'].append(changed)
 
     def _lock_folder(self):
@@ -137,7 +139,7 @@ class Recorder(Progress):
         except BlockingIOError:
             raise safety.UserError('{}: another process is at this run. Wait until it has ended'.format(self.folder))
 
-    def open(self, sess, regularisation):
+    def begin(self, sess, regularisation):
         """Make ready to train with all variables of the default graph, and restore them where there is a checkpoint.
 
         regularisation: the float32 scalar that goes into the history.
@@ -181,13 +183,17 @@ class Recorder(Progress):
                       key=lambda path: [int(number) for number in re.findall(r'\d+', os.path.basename(path))])
 
     def _restore(self, sess, paths):
+        damaged = []
         for path in reversed(paths):
             try:
                 state = _read_state(path)
                 self._saver.restore(sess, os.path.join(path, 'weights'))
-            except (OSError, ValueError, tf.errors.OpError) as error:
+            except (FileNotFoundError, ValueError, tf.errors.DataLossError, tf.errors.NotFoundError,
+                    tf.errors.OutOfRangeError) as error:
                 print('{}: damaged ({}), trying the one before'.format(path, safety.first_line(error)))
+                damaged.append(path)
                 continue
+            self._remove(damaged)
             vars(self).update(state)
             self._saved = os.path.basename(path)
             print('Going on after {} epochs and {} pictures'.format(len(self.history), self.pictures))
@@ -236,11 +242,9 @@ class Recorder(Progress):
                 _write_state(part, {key: getattr(self, key) for key in STATE})
                 for file in [os.path.join(part, file) for file in os.listdir(part)] + [part]:
                     _sync(file)
-                if os.path.exists(path):  # a damaged one
-                    os.rename(path, os.path.join(scratch, 'damaged'))
                 os.rename(part, path)
             _sync(folder)
-            self._remove_old(folder)
+            self._remove_old()
         except (OSError, tf.errors.OpError) as error:
             raise safety.UserError(
                 '{}: the checkpoint cannot be written ({}). Make room there; python main.py --resume {} goes on from '
@@ -249,7 +253,7 @@ class Recorder(Progress):
         self._clock = time.time()
         self._next_save = self._clock + SAVE_INTERVAL * (self._clock - start)
 
-    def _remove_old(self, folder):
+    def _remove_old(self):
         """Keep the last two, and the best: after the epoch with the lowest cross entropy."""
         paths = self._checkpoints()
 
@@ -261,11 +265,13 @@ class Recorder(Progress):
             return history[-1]['cross_entropy'] if history else float('inf')
 
         best = min(reversed(paths), key=score)
+        self._remove([path for path in paths[:-2] if path != best])
+
+    def _remove(self, paths):
         # Moved away first: a kill in the middle must not leave half a checkpoint under its name.
-        with safety.scratch_folder(folder) as scratch:
-            for path in paths[:-2]:
-                if path != best:
-                    os.rename(path, os.path.join(scratch, os.path.basename(path)))
+        with safety.scratch_folder(os.path.join(self.folder, 'checkpoints')) as scratch:
+            for path in paths:
+                os.rename(path, os.path.join(scratch, os.path.basename(path)))
 
     def _write_json(self, name, content):
         with safety.written_whole(os.path.join(self.folder, name)) as part, open(part, 'w') as file:

@@ -141,19 +141,29 @@ def scratch_folder(folder):
     Those that killed processes have left there are removed, too.
     """
     for path in glob.glob(os.path.join(glob.escape(folder), '.scratch-*')):
-        with contextlib.suppress(OSError), locked(path):  # not locked: of no living process
-            shutil.rmtree(path)
+        with contextlib.suppress(OSError), locked(path) as certain:
+            if certain:  # so no living process has it
+                shutil.rmtree(path)
     with tempfile.TemporaryDirectory(prefix='.scratch-', dir=folder) as path, locked(path):
         yield path
 
 
 @contextlib.contextmanager
 def locked(folder):
-    """Keep other processes from locking a folder; raises BlockingIOError where one has."""
+    """Keep other processes from locking a folder; raises BlockingIOError where one has.
+
+    Yields whether it is certain: some file systems have no locks.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            certain = True
+        except BlockingIOError:
+            raise
+        except OSError:
+            certain = False
+        yield certain
     finally:
         os.close(descriptor)
 

@@ -600,6 +600,9 @@ class Precision(Case):
         else:
             self.assertEqual((rewriter.auto_mixed_precision_onednn_bfloat16, precision), (rewriter.ON, 'bfloat16'))
 
+    def test_gpu_memory_grows_as_needed(self):
+        self.assertEqual(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'], 'true')
+
     def test_nothing_without_amp(self):
         self.assertEqual(main.choose_precision(amp=False), (tf.ConfigProto(), 'float32'))
 

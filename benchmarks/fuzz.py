@@ -89,7 +89,7 @@ def run(folder):
             variable = tf.get_variable('x', [1000], initializer=tf.zeros_initializer())
             sess.run(variable.initializer)
             with recorder.Recorder(folder, settings, {'TensorFlow': tf.__version__}, {}, path) as record:
-                restored = record.open(sess, tf.constant(0.5))
+                restored = record.begin(sess, tf.constant(0.5))
                 work(record, sess, restored)
                 return record.folder
 
