@@ -274,11 +274,11 @@ def _pair_with_labels(data_folder):
             if not underscore:
                 raise UserError('{}: a name of the form um_000003 is needed, whose label is um_road_000003.png'.format(
                     picture))
-            raise UserError('{}: its label {}_road_{}.png is missing in {}'.format(
+            raise UserError('{}: its label {}_road_{}.png is missing in {}. Add it, or remove this one'.format(
                 picture, category, number, label_folder))
         with _open(picture) as picture_image, _open(label) as label_image:
             if picture_image.size != label_image.size:
-                raise UserError('{}: the label has {}x{} pixels, its picture {}x{}'.format(
+                raise UserError('{}: the label has {}x{} pixels, its picture {}x{}. Make them one size'.format(
                     label, *(label_image.size + picture_image.size)))
         pairs.append((picture, label))
     return pairs
@@ -291,8 +291,8 @@ def _open(path):
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise ValueError('{}x{} pixels: it could be a decompression bomb'.format(*image.size))
             if min(image.size) < SMALLEST:
-                raise UserError('{}: {}x{} pixels are too few: {} are needed in width and height'.format(
-                    path, *(image.size + (SMALLEST,))))
+                raise UserError('{}: {}x{} pixels are too few: {} are needed in width and height. Enlarge or remove '
+                                'it'.format(path, *(image.size + (SMALLEST,))))
             yield image
     # What Pillow raises depends on where in the file the damage is.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:

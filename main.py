@@ -67,8 +67,10 @@ def load_vgg(sess, vgg_path):
         return tensors
     except tf.errors.ResourceExhaustedError:
         raise
-    except (OSError, RuntimeError, KeyError) as error:
-        problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
+    except KeyError as error:
+        problem = error.args[0].strip('".')
+    except (OSError, RuntimeError) as error:
+        problem = safety.first_line(error)
     except (ValueError, tf.errors.OpError):
         if '[' in vgg_path or '\\' in vgg_path:
             raise safety.UserError('{}: TensorFlow cannot restore weights below a folder with [ or \\ in its name. '
@@ -444,9 +446,9 @@ def number(convert, name, accepts):
 
 def make_parser():
     """The command line."""
-    count = number(int, 'positive whole number', lambda value: 0 < value < 2 ** 31)
+    count = number(int, 'whole number from 1 to 2147483647', lambda value: 0 < value < 2 ** 31)
     float32 = np.finfo(np.float32)
-    positive = number(float, 'positive number', lambda value: float32.tiny <= value <= float32.max)
+    positive = number(float, 'positive float32 number', lambda value: float32.tiny <= value <= float32.max)
     parser = argparse.ArgumentParser(description='Train FCN-8 on VGG-16 with KITTI and paint the test pictures.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--demo', action='store_true', default=argparse.SUPPRESS,
