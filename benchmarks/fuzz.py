@@ -155,12 +155,16 @@ def fuzz(make, rounds, chance):
     """Counter of what came out, and the traces of what must not."""
     found, wrong = collections.Counter(), []
     with tempfile.TemporaryDirectory() as folder:
-        sound = os.path.join(folder, 'sound')
-        os.mkdir(sound)
-        path, read = make(sound)
+        place, sound = os.path.join(folder, 'place'), os.path.join(folder, 'sound')
+        os.mkdir(place)
+        with contextlib.redirect_stdout(io.StringIO()):
+            path, read = make(place)
         with open(path, 'rb') as file:
             content = file.read()
+        shutil.copytree(place, sound)
         for _ in range(rounds):
+            shutil.rmtree(place)
+            shutil.copytree(sound, place)
             with open(path, 'wb') as file:
                 file.write(damage(content, chance))
             try:
