@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -27,6 +28,7 @@ import safety
 import vgg16
 from unit_tests import Case, HERE, SHAPE
 
+LAYERS = main.layers
 PICTURE = 'data/data_road/training/image_2/um_000001.png'
 LABEL = 'data/data_road/training/gt_image_2/um_road_000001.png'
 
@@ -77,7 +79,14 @@ class Run(Case):
         self.assertEqual(status, 0, errors)
 
     def files(self):
-        return sorted(path for path in glob.glob('**', recursive=True) if path != 'runs')
+        """{path: content} of all there is but the folder of the runs."""
+        found = {}
+        for folder, folders, names in os.walk('.'):
+            found.update((os.path.join(folder, name), None) for name in folders if name != 'runs')
+            for path in (os.path.join(folder, name) for name in names):
+                regular = os.path.isfile(path) and stat.S_ISREG(os.lstat(path).st_mode)
+                found[path] = open(path, 'rb').read() if regular else None
+        return found
 
     def new_run(self, epochs=1, **settings):
         settings = dict(dict(epochs=epochs, batch_size=2, learning_rate=0.01), **settings)
@@ -98,12 +107,22 @@ def cut(path):
         file.truncate(os.path.getsize(path) // 2)
 
 
+def png(*chunks):
+    return b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+        for name, content in chunks)
+
+
 def png_header(width, height):
     """A PNG that says it has so many pixels and holds none."""
-    def chunk(name, content):
-        return struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)) +
-            chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b''))
+    return png((b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)), (b'IDAT', zlib.compress(b'')),
+               (b'IEND', b''))
+
+
+def png_with_a_short_chunk():
+    """Whole but for one chunk, which Pillow reads after the pixels."""
+    return png((b'IHDR', struct.pack('>IIBBBBB', SHAPE[1], SHAPE[0], 8, 2, 0, 0, 0)),
+               (b'IDAT', zlib.compress(bytes((1 + 3 * SHAPE[1]) * SHAPE[0]))), (b'gAMA', b'x'), (b'IEND', b''))
 
 
 class BadPictures(Run):
@@ -158,8 +177,12 @@ class BadPictures(Run):
                 (lambda path: write(path, png_header(60000, 60000)), 'cannot be read as a picture .*pixels'),
                 (lambda path: write(path, png_header(11000, 11000)), 'cannot be read as a picture .*pixels'),
                 (lambda path: Image.new('RGB', (1, 1)).save(path), '1x1 pixels are too few'),
+                (lambda path: write(path, png_with_a_short_chunk()), 'cannot be read as a picture'),
+                (lambda path: write(path, b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n'),
+                 'cannot be read as a picture'),  # for which Pillow would start Ghostscript
                 (loop, 'cannot be read as a picture .*symbolic links'),
-                (os.mkdir, 'cannot be read as a picture .*Is a directory')):
+                (os.mkfifo, 'cannot be read as a picture .*not a file'),
+                (os.mkdir, 'cannot be read as a picture .*not a file')):
             for path in (PICTURE, LABEL, PICTURE.replace('training', 'testing')):
                 os.rename(path, 'away')
                 with open('away', 'rb') as file:
@@ -202,16 +225,17 @@ class BadPictures(Run):
 
 
 class BadModel(Run):
-    def write_model(self, tag='vgg16', channels=(4, 8, 64), leave_out=None, dtype=tf.float32):
+    def write_model(self, tag='vgg16', channels=(4, 8, 64), leave_out=None, dtype=tf.float32,
+                    picture=(None, None, None, 3)):
         """A SavedModel with the names of VGG-16, whose layers are placeholders with a variable on top."""
         shutil.rmtree('data/vgg')
         with tf.Graph().as_default(), tf.Session() as sess:
             variable = tf.get_variable('x', [], initializer=tf.zeros_initializer())
-            tf.placeholder(tf.float32, [None, None, None, 3], name='image_input')
+            tf.placeholder(tf.float32, picture, name='image_input')
             tf.placeholder(tf.float32, [], name='keep_prob')
             for name, depth in zip(('layer3_out', 'layer4_out', 'layer7_out'), channels):
                 if name != leave_out:
-                    tf.placeholder(dtype, [None] * (3 if depth else 1) + [depth], name=name)
+                    tf.placeholder(dtype, [None] * (1 if depth == 0 else 3) + [depth], name=name)
             sess.run(variable.initializer)
             builder = tf.saved_model.builder.SavedModelBuilder('data/vgg')
             builder.add_meta_graph_and_variables(sess, [tag])
@@ -236,6 +260,8 @@ class BadModel(Run):
     def test_other_models(self):
         for settings, expected in ((dict(tag='serve'), 'vgg16'), (dict(leave_out='layer4_out'), 'layer4_out'),
                                    (dict(channels=(4, 8, 0)), 'layer7_out is float32'),
+                                   (dict(channels=(4, None, 64)), 'layer4_out is float32'),
+                                   (dict(picture=[None, 224, 224, 3]), 'image_input is float32'),
                                    (dict(dtype=tf.int32), 'layer3_out is int32')):
             with self.subTest(expected):
                 self.write_model(**settings)
@@ -247,7 +273,7 @@ class BadModel(Run):
                 layer3 + layer3[:, 1:, 1:], 2, 1)):
             status, errors = self.main('--epochs', '1')
         self.assertEqual(status, 2)
-        self.assertRegex(errors.splitlines()[-1], '^error: TensorFlow cannot go on: .*--debug')
+        self.assertRegex(errors.splitlines()[-1], '^error: TensorFlow cannot go on: Incompatible shapes.*--debug')
         self.assertNotIn('Traceback', errors)
 
     def test_debug_shows_the_trace(self):
@@ -280,6 +306,7 @@ class BadRuns(Run):
             self.refused(folder + ': no run', '--resume', folder)
         self.refused('settings.json: cannot be read', '--resume', self.settings)
         for content in (b'', b'{', b'[]', b'\xff\xfe', b'[' * 100000, b'{"settings": 3}', b'{"settings": {}}',
+                        b'{"settings": {}, "made_with": {}, "about": 3, "changes": []}',
                         b'__import__("os").mkdir("evaluated")'):
             with self.subTest(content[:30]):
                 write(self.settings, content)
@@ -287,11 +314,12 @@ class BadRuns(Run):
 
     def test_settings_that_make_no_sense(self):
         for name, value in (('epochs', -1), ('epochs', None), ('batch_size', 0), ('learning_rate', 'nan'), ('l2', [1]),
-                            ('seed', True), ('amp', 5), ('help', True), ('resume', 'x'), ('data_dir', 'nowhere')):
+                            ('seed', True), ('amp', 5), ('help', True), ('resume', 'x'), ('data_dir', 'nowhere'),
+                            ('data_dir', False)):
             with self.subTest('{} {}'.format(name, value)):
                 shutil.copy(self.settings, 'sound')
                 self.change(settings={name: value})
-                expected = value if name == 'data_dir' else name.replace('_', '.')
+                expected = value if value == 'nowhere' else name.replace('_', '.')
                 self.refused(expected, '--resume', self.run_folder)
             shutil.move('sound', self.settings)
 
@@ -301,18 +329,23 @@ class BadRuns(Run):
 
     def test_made_with_something_else(self):
         self.change(made_with={'TensorFlow': '3.0'})
-        self.refused('made with the TensorFlow 3.0, and here is ' + tf.__version__, '--resume', self.run_folder)
+        self.refused('another TensorFlow: 3.0, and here it is ' + tf.__version__, '--resume', self.run_folder)
         self.change(made_with={'TensorFlow': tf.__version__, 'precision': 'float16'})
-        self.refused('made with the precision float16', '--resume', self.run_folder)
+        self.refused('another precision: float16', '--resume', self.run_folder)
         self.change(made_with={'precision': 'float32'})
+        with mock.patch.object(main, 'IMAGE_SHAPE', (32, 96)):
+            self.refused('another IMAGE_SHAPE: .64, 96., and here', '--resume', self.run_folder)
+        with mock.patch.object(main, 'layers', lambda *layers, **settings: LAYERS(
+                *(tf.tile(layer, [1, 1, 1, 2]) for layer in layers), **settings)):
+            self.refused('of another network', '--resume', self.run_folder)
         shutil.rmtree('data/vgg')
         vgg16.write_slim('data/vgg', seed=2, width=1 / 64)
-        self.refused('made with the VGG-16', '--resume', self.run_folder)
+        self.refused('another VGG-16', '--resume', self.run_folder)
         shutil.rmtree('data/vgg')
         vgg16.write_slim('data/vgg', seed=1, width=1 / 64)
         os.remove(PICTURE)
         os.remove(LABEL)
-        self.refused('made with the training pictures', '--resume', self.run_folder)
+        self.refused('another set of training pictures', '--resume', self.run_folder)
 
     def test_in_use(self):
         other = recorder.Recorder('runs', {}, {}, {}, self.run_folder)
@@ -345,7 +378,6 @@ class Resume(Run):
 
     def kill(self, signum):
         os.kill(os.getpid(), signum)
-        time.sleep(0.1)  # another thread hears of it
 
     def losses(self, folder):
         return [entry['cross_entropy'] for entry in self.history(folder)]
@@ -406,7 +438,8 @@ class Resume(Run):
                     folder = shutil.copytree(unbroken, 'runs/copy')
                     newest, = glob.glob('runs/copy/checkpoints/epoch-00003-*')
                     damage(os.path.join(newest, name))
-                    os.makedirs('runs/copy/checkpoints/.scratch-of-a-kill/epoch-00003-picture-000002')
+                    os.makedirs('runs/copy/checkpoints/.fcn8-scratch-of-a-kill/epoch-00003-picture-000002')
+                    os.utime('runs/copy/checkpoints/.fcn8-scratch-of-a-kill', (0, 0))
                     self.printed.truncate(0)
                     self.assertEqual(self.main('--resume', folder)[0], 0)
                     self.assertIn(newest + ': damaged', self.printed.getvalue())
@@ -415,18 +448,20 @@ class Resume(Run):
                     shutil.rmtree(folder)
 
     def test_a_killed_process(self):
-        """With SIGKILL, and after that with SIGTERM."""
+        """With SIGKILL, and after that with two Ctrl-C."""
         with mock.patch.object(main, 'DEMO_TRAINING', 6), mock.patch.object(main, 'DEMO_TESTING', 3), \
                 mock.patch.object(main, 'IMAGE_SHAPE', (160, 576)):
             data_dir = main.prepare_demo('.', seed=0)
             unbroken = self.losses(main.run(data_dir, 'unbroken', epochs=5, batch_size=2))
         arguments = ['--demo', '--data-dir', '.', '--epochs', '5', '--batch-size', '2']
-        for signum, epoch, status in ((signal.SIGKILL, 1, -9), (signal.SIGTERM, 3, 143)):
+        for signum, epoch, status in ((signal.SIGKILL, 1, -9), (signal.SIGINT, 3, 130)):
             process = subprocess.Popen([sys.executable, os.path.join(HERE, 'main.py')] + arguments,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
             for line in process.stdout:
                 if line.startswith('Epoch {}/'.format(epoch)):
                     process.send_signal(signum)
+                    time.sleep(2 * safety.SAME_SIGNAL)
+                    process.send_signal(signum)  # a second Ctrl-C, if the first has not yet stopped it
                     break
             errors = process.communicate()[1]
             self.assertEqual(process.returncode, status, errors)
@@ -434,7 +469,8 @@ class Resume(Run):
             folder, = glob.glob('runs/*')
             arguments = ['--resume', folder]
             if signum != signal.SIGKILL:
-                self.assertRegex(errors.splitlines()[-1], '^stopped after .*python main.py --resume ' + folder)
+                self.assertRegex(errors.splitlines()[-1],
+                                 '^stopped (after .*python main.py --resume ' + folder + '|at once)')
         with mock.patch.object(main, 'IMAGE_SHAPE', (160, 576)):
             self.assertEqual(self.main(*arguments)[0], 0)
         np.testing.assert_allclose(self.losses(folder), unbroken, atol=1e-4)
@@ -502,7 +538,8 @@ class Disk(Run):
         with self.file_size_limit(50000):
             status, errors = self.main('--resume', folder, '--epochs', '3')
         self.assertEqual(status, 2)
-        self.assertRegex(errors.splitlines()[-1], '^error: .*the checkpoint cannot be written .*--resume ' + folder)
+        self.assertRegex(errors.splitlines()[-1],
+                         '^error: .*the checkpoint cannot be written .*File too large.*--resume ' + folder)
         self.assertEqual(sorted(os.listdir(checkpoints)), before)
         self.assertEqual(self.main('--resume', folder)[0], 0)
         np.testing.assert_allclose([entry['cross_entropy'] for entry in self.history(folder)],
@@ -514,18 +551,24 @@ class Disk(Run):
             self.refused(r'data: 0\.0 MB are free, and the features need [\d.]+ MB', '--freeze-encoder')
 
     def test_what_a_killed_process_has_left_is_removed_unless_it_is_in_use(self):
-        for name in ('.scratch-left', '.scratch-used'):
+        left, used, young, foreign = [safety.SCRATCH + name for name in ('left', 'used', 'young')] + ['.scratch']
+        for name in (left, used, young, foreign):
             os.makedirs(os.path.join(name, 'data_road'))
-        with safety.locked('.scratch-used'), safety.scratch_folder('.') as scratch:
-            self.assertEqual(sorted(glob.glob('.scratch-*')), sorted(['.scratch-used', os.path.basename(scratch)]))
-        self.assertEqual(glob.glob('.scratch-*'), ['.scratch-used'])
+            if name != young:
+                os.utime(name, (0, 0))
+        with safety.locked(used), safety.scratch_folder('.') as scratch:
+            self.assertEqual(set(glob.glob('.*')), {used, young, foreign, os.path.basename(scratch)})
+        self.assertEqual(set(glob.glob('.*')), {used, young, foreign})
 
     def test_read_only(self):
-        def refuse(*args, **kwargs):
-            raise PermissionError(13, 'Permission denied')
-        with mock.patch('tempfile.TemporaryFile', refuse), mock.patch.object(main, 'train_nn') as train_nn:
-            self.refused(r'runs: no folder to write to \(Permission denied\)')
+        with mock.patch.object(main, 'train_nn') as train_nn:
+            self.refused('/proc: no folder to write to', '--runs-dir', '/proc')  # which not even root can write to
         self.assertFalse(train_nn.called)
+
+    def test_names_of_folders_that_tensorflow_takes_for_something_else(self):
+        for name in ('a[1]', 'a\\b', os.fsdecode(b'\xff')):
+            self.refused('Rename it', '--runs-dir', name)
+            self.refused('Rename it', '--data-dir', name)
 
     def test_runs_of_the_same_moment_get_folders_of_their_own(self):
         times = iter([5., 5., 6.])

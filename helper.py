@@ -287,15 +287,19 @@ def _pair_with_labels(data_folder):
 @contextlib.contextmanager
 def _open(path):
     try:
-        with Image.open(path) as image:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise ValueError('it is not a file')
+        # No other formats: for some, Pillow starts other programs.
+        with Image.open(path, formats=('PNG', 'JPEG')) as image:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise ValueError('{}x{} pixels: it could be a decompression bomb'.format(*image.size))
             if min(image.size) < SMALLEST:
                 raise UserError('{}: {}x{} pixels are too few: {} are needed in width and height. Enlarge or remove '
                                 'it'.format(path, *(image.size + (SMALLEST,))))
             yield image
-    # What Pillow raises depends on where in the file the damage is.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # what Pillow raises depends on where in the file the damage is
         raise UserError('{}: cannot be read as a picture ({}). Mend or remove it'.format(
             path, getattr(error, 'strerror', None) or error))
 
@@ -356,16 +360,15 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
     [n, height, width, 3], labels bool [n, height, width, 2], one-hot (background, road) and all False where the pixel
     does not count. The last batch is as short as it comes. get_batches_fn(batch_size, features), where features are
     arrays with a row for each picture, in the order of list_pictures, gives the tuple of their rows in place of the
-    images. get_batches_fn.pictures is the number of pictures. get_batches_fn.skip(epochs, pictures) leaves so many
-    epochs out, and of the one after them so many pictures.
+    images. get_batches_fn.pictures is the number of pictures, get_batches_fn.files the paths of them and their labels.
+    get_batches_fn.skip(epochs, pictures) leaves so many epochs out, and of the one after them so many pictures.
 
     Raises UserError where pictures or labels are missing, unreadable, of different sizes or of strange colours, and
     where one of the classes is nowhere in the labels.
     """
     pairs = _pair_with_labels(data_folder)
-    cache = {}
-    height, width = image_shape
-    cached_pairs = cache_mb * 2 ** 20 // (height * width * (3 + 2))
+    cache, skipped = {}, []  # skipped: the pictures that the next epoch leaves out
+    cached_pairs = cache_mb * 2 ** 20 // (image_shape[0] * image_shape[1] * (3 + 2))
 
     def read(index):
         if index in cache:
@@ -401,8 +404,7 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
     _check_classes(tqdm(_in_order(read, range(len(pairs))), desc='Read pictures', total=len(pairs), unit='picture',
                         leave=False), data_folder)
     random = np.random.RandomState(seed)
-    skipped = []  # the pictures that the next epoch leaves out
-    get_batches_fn.pictures, get_batches_fn.skip = len(pairs), skip
+    get_batches_fn.pictures, get_batches_fn.files, get_batches_fn.skip = len(pairs), sum(pairs, ()), skip
     return get_batches_fn
 
 
@@ -474,9 +476,10 @@ def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_p
 
     def write(name_and_picture):
         name, picture = name_and_picture
-        with written_whole(os.path.join(output_dir, _stem(name) + '.png')) as part:
-            # A quarter of the time that the default level takes, for a tenth more bytes
-            imageio.imwrite(part, picture, format='png', compress_level=1)
+        with written_whole(os.path.join(output_dir, _stem(name) + '.png')) as file:
+            # In memory first, since imageio complains once more where a disk is full. The level takes a quarter of the
+            # time of the default one, for a tenth more bytes.
+            file.write(imageio.imwrite('<bytes>', picture, format='png', compress_level=1))
 
     for _ in tqdm(_in_order(write, pictures), desc='Paint', total=len(list_pictures(data_folder)), unit='picture'):
         pass

@@ -12,11 +12,14 @@ import glob
 import inspect
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
 
 import numpy as np
+import PIL
+from tensorflow.python.client import device_lib
 from tqdm import tqdm
 
 import demo
@@ -59,25 +62,39 @@ def load_vgg(sess, vgg_path):
     """
     try:
         tf.saved_model.loader.load(sess, ['vgg16'], vgg_path)
-        tensors = tuple(sess.graph.get_tensor_by_name(name + ':0')
-                        for name in ('image_input', 'keep_prob', 'layer3_out', 'layer4_out', 'layer7_out'))
-        for tensor, rank in zip(tensors, (4, 0, 4, 4, 4)):
-            if tensor.dtype != tf.float32 or tensor.shape.ndims not in (rank, None):
-                raise KeyError('{} is {} {}'.format(tensor.op.name, tensor.dtype.name, tensor.shape))
-        return tensors
+        return tuple(sess.graph.get_tensor_by_name(name + ':0')
+                     for name in ('image_input', 'keep_prob', 'layer3_out', 'layer4_out', 'layer7_out'))
     except tf.errors.ResourceExhaustedError:
         raise
     except KeyError as error:
         problem = error.args[0].strip('".')
     except (OSError, RuntimeError) as error:
-        problem = safety.first_line(error)
-    except (ValueError, tf.errors.OpError):
+        problem = safety.reason(error)
+    except Exception as error:  # what damaged files make TensorFlow raise depends on where the damage is
         if '[' in vgg_path or '\\' in vgg_path:
             raise safety.UserError('{}: TensorFlow cannot restore weights below a folder with [ or \\ in its name. '
                                    'Rename that folder'.format(vgg_path))
-        problem = 'the weights in {} are missing or damaged'.format(os.path.join(vgg_path, 'variables'))
-    raise safety.UserError('{}: not the VGG-16 model: {}. Move the folder away, and the next start gets a new '
-                           'one'.format(vgg_path, problem))
+        problem = 'it, or its weights in {}, are missing or damaged ({})'.format(
+            os.path.join(vgg_path, 'variables'), safety.reason(error))
+    raise _not_vgg(vgg_path, problem)
+
+
+def _not_vgg(vgg_path, problem):
+    return safety.UserError('{}: not the VGG-16 model: {}. Move the folder away, and the next start gets a new '
+                            'one'.format(vgg_path, problem))
+
+
+def check_vgg(vgg_path, image_input, keep_prob, *vgg_layers):
+    """Raise safety.UserError unless the tensors that load_vgg returns are what the decoder and run() need."""
+    height, width = IMAGE_SHAPE
+    expected = [(image_input, [None, height, width, 3]), (keep_prob, [])] + [
+        (layer, [None, height // scale, width // scale, None]) for layer, scale in zip(vgg_layers, (8, 16, 32))]
+    for tensor, shape in expected:
+        channels = tensor.shape.as_list()[-1] if tensor.shape.ndims else None
+        if tensor.dtype != tf.float32 or not tensor.shape.is_compatible_with(shape) or (
+                tensor in vgg_layers and not channels):
+            raise _not_vgg(vgg_path, '{} is {} {}, and not float32 {}'.format(
+                tensor.op.name, tensor.dtype.name, tensor.shape, shape))
 
 
 def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=L2):
@@ -213,7 +230,8 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, recor
     else:
         initialize_new_variables(sess)
     sess.graph.finalize()  # an op added in a loop would slow it down more and more: now it raises
-    with safety.stop_between_steps() as record.stop_requested:
+    with safety.stop_between_steps() as stop_requested:
+        record.stop_requested = stop_requested
         train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
                  keep_prob_input, learning_rate_input, keep_prob, learning_rate, progress=record)
         record.save(sess)
@@ -325,20 +343,33 @@ def cpu_has_bfloat16():
 
 def report_device(precision):
     """Print what trains; returns the name of the GPU, None where there is none."""
-    gpus = tf.config.experimental.list_physical_devices('GPU')
+    name = None
+    if tf.config.experimental.list_physical_devices('GPU'):
+        name = next(device.physical_device_desc for device in device_lib.list_local_devices()
+                    if device.device_type == 'GPU')
     print('TensorFlow {} {} in {}'.format(
-        tf.__version__, 'trains on ' + gpus[0].name if gpus else 'found no GPU and trains on the CPU', precision))
-    return gpus[0].name if gpus else None
+        tf.__version__, 'trains on ' + name if name else 'found no GPU and trains on the CPU', precision))
+    return name
 
 
-def made_with(data_dir, precision):
-    """What has to be the same for a run to be resumed: {name: value}."""
+def made_with(data_dir, files, precision):
+    """What has to be the same for a run to be resumed: {name: value}.
+
+    files: the paths of the training pictures and their labels.
+    """
     with open(os.path.join(data_dir, 'vgg', 'variables', 'variables.index'), 'rb') as file:
         weights = file.read()  # their names, shapes and checksums
-    pictures = sorted(glob.glob(os.path.join(glob.escape(data_dir), 'data_road', 'training', '*', '*')))
-    names_and_sizes = ['{} {}'.format(os.path.basename(path), os.path.getsize(path)) for path in pictures]
-    return {'TensorFlow': tf.__version__, 'precision': precision, 'VGG-16': recorder.fingerprint(weights),
-            'training pictures': recorder.fingerprint('\n'.join(names_and_sizes).encode())}
+    names_and_sizes = ['{} {}'.format(os.path.basename(path), os.path.getsize(path)) for path in files]
+    return {'TensorFlow': tf.__version__, 'precision': precision, 'IMAGE_SHAPE': list(IMAGE_SHAPE),
+            'VGG-16': recorder.fingerprint(weights),
+            'set of training pictures': recorder.fingerprint('\n'.join(names_and_sizes).encode('utf-8', 'replace'))}
+
+
+def check_name(folder):
+    """Raise safety.UserError where TensorFlow would take the name of a folder for something else."""
+    if re.search('[\\[\\\\\\0\ud800-\udfff]', folder):
+        raise safety.UserError('{!r}: TensorFlow cannot work below a folder with [ or \\ in its name, or with a name '
+                               'that is not UTF-8. Rename it, or name another'.format(folder))
 
 
 def check_end(testing, runs_dir):
@@ -375,6 +406,8 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     settings = dict(locals())
     del settings['runs_dir'], settings['resume']
     training_settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, keep_prob=keep_prob)
+    check_name(data_dir)
+    check_name(resume or runs_dir)
     if any(side <= 0 or side % 32 for side in IMAGE_SHAPE):
         raise safety.UserError('IMAGE_SHAPE {}: height and width have to be multiples of 32'.format(IMAGE_SHAPE))
     helper.maybe_download_pretrained_vgg(data_dir)
@@ -384,12 +417,14 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     get_test_batches_fn = check_end(testing, resume or runs_dir)
     config, precision = choose_precision(amp)
     gpu = report_device(precision)
-    about = dict(python=platform.python_version(), numpy=np.__version__, device=gpu or 'CPU')
+    about = dict(python=platform.python_version(), numpy=np.__version__, Pillow=PIL.__version__, device=gpu or 'CPU')
 
-    with recorder.Recorder(runs_dir, settings, made_with(data_dir, precision), about, resume) as record, \
+    with recorder.Recorder(runs_dir, settings, made_with(data_dir, get_batches_fn.files, precision),
+                           about, resume) as record, \
             tf.Graph().as_default(), tf.Session(config=config) as sess:
         tf.set_random_seed(seed)
         vgg = load_vgg(sess, os.path.join(data_dir, 'vgg'))
+        check_vgg(os.path.join(data_dir, 'vgg'), *vgg)
         input_image, keep_prob_input, vgg_layers = vgg[0], vgg[1], vgg[2:]
         if freeze_encoder:
             vgg_features = compute_features(sess, data_dir, input_image, keep_prob_input, vgg_layers, precision)
@@ -480,6 +515,7 @@ def make_parser():
                                                      'and the scenes of the demo')
     parser.add_argument('--debug', action='store_true', default=argparse.SUPPRESS,
                         help='show where in the program an error was found')
+    parser.error = lambda message: parser.exit(2, 'error: {}. For the options see --help\n'.format(message))
     return parser
 
 
@@ -511,11 +547,16 @@ def resumed_settings(resume, **given):
     expected = set(inspect.signature(run).parameters) - {'runs_dir', 'resume'}
     for name in expected ^ set(settings):
         refuse('"{}" is {}'.format(name, 'missing' if name in expected else 'no setting'))
+    options = []
+    for name, value in settings.items():
+        flag = name in ('freeze_encoder', 'amp')
+        if isinstance(value, bool) != flag:
+            refuse('"{}" cannot be {}'.format(name, value))
+        option = '--' + name.replace('_', '-')
+        options += [option] * value if flag else ['{}={}'.format(option, value)]
     parser = make_parser()
     parser.error = refuse
-    checked = vars(parser.parse_args(
-        ['--{}={}'.format(name.replace('_', '-'), value).replace('=True', '')
-         for name, value in settings.items() if value is not False]))
+    checked = vars(parser.parse_args(options))
     if given.get('epochs', checked['epochs']) < checked['epochs']:
         raise safety.UserError('--epochs {}: the run is one of {} epochs, and may only get more'.format(
             given['epochs'], checked['epochs']))
@@ -525,6 +566,8 @@ def resumed_settings(resume, **given):
 
 def what_saves_memory(settings):
     """The options that would lower what the given settings take of the memory, as text."""
+    if 'resume' in settings:
+        return 'a new run with a smaller --batch-size'
     return ' or '.join(option for option, can_help in (
         ('a smaller --batch-size', settings.get('batch_size') != 1), ('--amp', 'amp' not in settings),
         ('--freeze-encoder', 'freeze_encoder' not in settings)) if can_help) or 'a device with more memory'

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import time
 
@@ -28,7 +29,7 @@ class Progress:
     """How far a training is, of which nothing is kept.
 
     history: what is known of each finished epoch, a dict each.
-    pictures, seconds: of the epoch in progress.
+    pictures, loss_sum, seconds: of the epoch in progress; loss_sum is its cross entropy summed over the pictures.
     cross_entropy: mean over the pictures of the epoch in progress.
     stop_requested: gives the signal that asks to stop after the step, or None.
     """
@@ -90,7 +91,8 @@ class Recorder(Progress):
     is resumed; what is worth knowing besides.
     folder: of the run that is to be resumed.
 
-    Raises safety.UserError where that folder holds no run, one made with something else, or is in use.
+    Entering the context raises safety.UserError where that folder holds no run, one made with something else, or is in
+    use.
     """
 
     def __init__(self, runs_dir, settings, made_with, about, folder=None):
@@ -98,40 +100,36 @@ class Recorder(Progress):
         self.runs_dir, self.folder = runs_dir, folder
         self._lock = contextlib.ExitStack()
         self._saved = None  # name of the last checkpoint
-        if folder is None:
-            self._about_run = dict(settings=settings, made_with=made_with, about=about, changes=[])
-        else:
-            self._about_run = read_settings(folder)
-            self._check_made_with(made_with)
-            self._note_changes(settings=settings, about=about)
-            self._lock_folder()
+        self._content = dict(settings=settings, made_with=made_with, about=about, changes=[])  # of settings.json
 
     def __enter__(self):
+        if self.folder:
+            self._lock_folder()
+            try:
+                self._compare(read_settings(self.folder))
+            except safety.UserError:
+                self._lock.close()
+                raise
         return self
 
     def __exit__(self, kind, error, trace):
         self._lock.close()
         if isinstance(error, KeyboardInterrupt) and self.folder:
             done = 'after {} epochs and {} pictures; '.format(len(self.history), self.pictures)
-            advice = 'to go on: python main.py --resume {}'.format(self.folder)
+            advice = 'to go on: python main.py --resume {}'.format(shlex.quote(self.folder))
             raise safety.Stopped(getattr(error, 'signum', signal.SIGINT),
                                  done + advice if self.history or self.pictures else advice)
 
-    def _check_made_with(self, made_with):
-        for name, value in made_with.items():
-            before = self._about_run['made_with'].get(name)
-            if before != value:
-                raise safety.UserError('{}: the run was made with the {} {}, and here is {}. Go on with what it was '
-                                       'made with, or start a new run'.format(self.folder, name, before, value))
-
-    def _note_changes(self, **parts):
-        changed = {}
-        for part, content in parts.items():
-            before = self._about_run.get(part, {})
-            changed.update((name, value) for name, value in content.items() if value != before.get(name))
-            self._about_run[part] = content
-        if changed:
-            self._about_run['changes'].append(changed)
+    def _compare(self, before):
+        """Look whether the run can go on here, and note what is not as it was before."""
+        for name, value in self._content['made_with'].items():
+            if value != before['made_with'].get(name):
+                raise safety.UserError(
+                    '{}: the run was made with another {}: {}, and here it is {}. Go on with what it was made with, or '
+                    'start a new run'.format(self.folder, name, before['made_with'].get(name), value))
+        changed = {name: value for part in ('settings', 'about') for name, value in self._content[part].items()
+                   if value != before[part].get(name)}
+        self._content['changes'] = before['changes'] + [changed] * bool(changed)
 
     def _lock_folder(self):
         try:
@@ -151,7 +149,7 @@ class Recorder(Progress):
         variables = tf.global_variables()
         self._saver = tf.train.Saver(variables, max_to_keep=None)
         self._regularisation = regularisation
-        size = sum(variable.dtype.base_dtype.size * variable.shape.num_elements() for variable in variables)
+        size = sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0) for variable in variables)
         self._next_save = time.time() + SAVE_INTERVAL * size / SAVE_SPEED
         paths = self._checkpoints() if self.folder else []
         safety.check_space(self.folder or self.runs_dir, size * (CHECKPOINTS_AT_ONCE - len(paths)), 'checkpoints need')
@@ -161,10 +159,10 @@ class Recorder(Progress):
             os.makedirs(os.path.join(self.folder, 'checkpoints'), exist_ok=True)
         except OSError as error:
             raise safety.UserError('{}: cannot be written to ({})'.format(self.folder, error.strerror))
-        self._write_json('settings.json', self._about_run)
-        print('Settings, history and checkpoints: {}'.format(self.folder))
         restored = self._restore(sess, paths)
+        self._write('settings.json', json.dumps(self._content, indent=2))
         self._write_history()
+        print('Settings, history and checkpoints: {}'.format(self.folder))
         return restored
 
     def _make_folder(self):
@@ -183,18 +181,22 @@ class Recorder(Progress):
                       key=lambda path: [int(number) for number in re.findall(r'\d+', os.path.basename(path))])
 
     def _restore(self, sess, paths):
+        """Restore the variables and the progress from the last of the checkpoints that is whole."""
         damaged = []
         for path in reversed(paths):
             try:
                 state = _read_state(path)
                 self._saver.restore(sess, os.path.join(path, 'weights'))
-            except (FileNotFoundError, ValueError, tf.errors.DataLossError, tf.errors.NotFoundError,
-                    tf.errors.OutOfRangeError) as error:
-                print('{}: damaged ({}), trying the one before'.format(path, safety.first_line(error)))
+            except (FileNotFoundError, ValueError, tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
+                print('{}: damaged ({}), trying the one before'.format(path, safety.reason(error)))
                 damaged.append(path)
                 continue
+            except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
+                raise safety.UserError('{}: of another network ({}). Go on with the code that made it, or start a new '
+                                       'run'.format(path, safety.reason(error)))
             self._remove(damaged)
-            vars(self).update(state)
+            self.history, self.pictures = state['history'], state['pictures']
+            self.loss_sum, self.seconds = state['loss_sum'], state['seconds']
             self._saved = os.path.basename(path)
             print('Going on after {} epochs and {} pictures'.format(len(self.history), self.pictures))
             return True
@@ -239,7 +241,8 @@ class Recorder(Progress):
                 part = os.path.join(scratch, name)
                 os.mkdir(part)
                 self._saver.save(sess, os.path.join(part, 'weights'), write_meta_graph=False, write_state=False)
-                _write_state(part, {key: getattr(self, key) for key in STATE})
+                _write_state(part, dict(history=self.history, pictures=self.pictures, loss_sum=self.loss_sum,
+                                        seconds=self.seconds))
                 for file in [os.path.join(part, file) for file in os.listdir(part)] + [part]:
                     _sync(file)
                 os.rename(part, path)
@@ -248,7 +251,7 @@ class Recorder(Progress):
         except (OSError, tf.errors.OpError) as error:
             raise safety.UserError(
                 '{}: the checkpoint cannot be written ({}). Make room there; python main.py --resume {} goes on from '
-                'the one before'.format(path, safety.first_line(error), self.folder))
+                'the one before'.format(path, safety.reason(error), shlex.quote(self.folder)))
         self._saved = name
         self._clock = time.time()
         self._next_save = self._clock + SAVE_INTERVAL * (self._clock - start)
@@ -264,7 +267,7 @@ class Recorder(Progress):
                 return float('inf')
             return history[-1]['cross_entropy'] if history else float('inf')
 
-        best = min(reversed(paths), key=score)
+        best = min(paths, key=score)  # of those after the same epoch the first, which is the nearest to it
         self._remove([path for path in paths[:-2] if path != best])
 
     def _remove(self, paths):
@@ -273,16 +276,14 @@ class Recorder(Progress):
             for path in paths:
                 os.rename(path, os.path.join(scratch, os.path.basename(path)))
 
-    def _write_json(self, name, content):
-        with safety.written_whole(os.path.join(self.folder, name)) as part, open(part, 'w') as file:
-            json.dump(content, file, indent=2)
-
     def _write_history(self):
-        with safety.written_whole(os.path.join(self.folder, 'history.jsonl')) as part, open(part, 'w') as file:
-            file.writelines(json.dumps(entry) + '\n' for entry in self.history)
+        self._write('history.jsonl', ''.join(json.dumps(entry) + '\n' for entry in self.history))
 
-
-STATE = ('history', 'pictures', 'loss_sum', 'seconds')  # of a Recorder, kept in each checkpoint
+    def _write(self, name, text):
+        with safety.written_whole(os.path.join(self.folder, name)) as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _write_state(folder, state):
@@ -294,10 +295,22 @@ def _read_state(folder):
     """What _write_state wrote; raises OSError or ValueError where it, or the index of the weights, is damaged."""
     content = _read_json(os.path.join(folder, 'state.json'))
     state = content.get('state')
-    sound = isinstance(state, dict) and sorted(state) == sorted(STATE)
-    if not sound or content.get('digest') != _digest(folder, state):
-        raise ValueError('its digest is wrong')
+    if content.get('digest') != _digest(folder, state):
+        raise ValueError('the digest is wrong')
+    if not _is_state(state):
+        raise ValueError('not the state of a training')
+    os.stat(os.path.join(folder, 'weights.data-00000-of-00001'))
     return state
+
+
+def _is_state(state):
+    try:
+        epochs = [entry['epoch'] for entry in state['history']]
+        numbers = [entry['cross_entropy'] for entry in state['history']] + [state['loss_sum'], state['seconds']]
+        return (epochs == list(range(1, len(epochs) + 1)) and all(map(math.isfinite, numbers)) and
+                isinstance(state['pictures'], int) and state['pictures'] >= 0)
+    except (LookupError, TypeError):
+        return False
 
 
 def _digest(folder, state):
@@ -312,7 +325,7 @@ def fingerprint(*parts):
 
 
 def read_settings(folder):
-    """The content of settings.json of a run, with the dicts `settings` and `made_with` and the list `changes`.
+    """The content of settings.json of a run: the dicts `settings`, `made_with` and `about`, and the list `changes`.
 
     Raises safety.UserError where the folder holds no run.
     """
@@ -323,7 +336,7 @@ def read_settings(folder):
         raise safety.UserError('{}: no run: it holds no settings.json'.format(folder))
     except (OSError, ValueError) as error:
         raise safety.UserError('{}: cannot be read ({})'.format(path, error))
-    for name, kind in (('settings', dict), ('made_with', dict), ('changes', list)):
+    for name, kind in (('settings', dict), ('made_with', dict), ('about', dict), ('changes', list)):
         if not isinstance(content.get(name), kind):
             raise safety.UserError('{}: not the settings of a run: "{}" is missing'.format(path, name))
     return content

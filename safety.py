@@ -1,4 +1,4 @@
-"""Nothing lost: errors end in one line, a stop waits for the step in progress, files are written whole or not."""
+"""Nothing lost: errors in one line, stops between steps, files written whole, folders for work in progress."""
 import contextlib
 import fcntl
 import glob
@@ -13,7 +13,9 @@ import traceback
 
 from tf1 import tf
 
-
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SCRATCH = '.fcn8-scratch-'
+SCRATCH_AGE = 60  # seconds
 SAME_SIGNAL = 0.3  # seconds within which two are one: timeout(1) and job schedulers send them in pairs
 
 
@@ -36,43 +38,63 @@ def errors_in_one_line(out_of_memory, debug=False):
     out_of_memory: what to try where the memory does not suffice.
     debug: show the stack trace before that line.
     """
-    def stop(signum, frame):
-        raise Stopped(signum)
+    received = []
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    def stop(signum, frame):
+        received.append(time.time())
+        if len(received) == 1:
+            raise Stopped(signum)
+        if received[-1] - received[0] > SAME_SIGNAL:
+            os._exit(128 + signum)
+
+    with _handlers(stop):
+        try:
+            yield
+        except KeyboardInterrupt as stopped:
+            sys.stderr.write('\n')  # below the bar that was interrupted
+            _last_words(' '.join(filter(None, ['stopped', str(stopped)])), debug)
+            # At once: a bar that was interrupted in the making would complain while Python ends.
+            os._exit(128 + getattr(stopped, 'signum', signal.SIGINT))
+        except UserError as error:
+            _last_words('error: {}'.format(error), debug)
+            sys.exit(2)
+        except OSError as error:
+            place = '{}: '.format(error.filename) if error.filename else ''
+            _last_words('error: {}{}'.format(place, reason(error)), debug)
+            sys.exit(2)
+        except (tf.errors.ResourceExhaustedError, MemoryError):
+            _last_words('error: out of memory: try {}'.format(out_of_memory), debug)
+            sys.exit(2)
+        except tf.errors.OpError as error:
+            _last_words('error: TensorFlow cannot go on: {}. --debug shows where'.format(reason(error)), debug)
+            sys.exit(2)
+
+
+@contextlib.contextmanager
+def _handlers(handler):
+    """Have SIGINT and SIGTERM handled by a function, and in the end as before."""
+    before = {signum: signal.signal(signum, handler) for signum in STOP_SIGNALS}
     try:
         yield
-    except KeyboardInterrupt as stopped:
-        _last_words(' '.join(filter(None, ['\nstopped', str(stopped)])), debug)
-        # At once: a bar that was interrupted in the making would complain while Python ends.
-        os._exit(128 + getattr(stopped, 'signum', signal.SIGINT))
-    except UserError as error:
-        _last_words('error: {}'.format(error), debug)
-        sys.exit(2)
-    except OSError as error:
-        place = '{}: '.format(error.filename) if error.filename else ''
-        _last_words('error: {}{}'.format(place, first_line(error)), debug)
-        sys.exit(2)
-    except (tf.errors.ResourceExhaustedError, MemoryError):
-        _last_words('error: out of memory: try {}'.format(out_of_memory), debug)
-        sys.exit(2)
-    except tf.errors.OpError as error:
-        _last_words('error: TensorFlow cannot go on: {}. --debug shows where'.format(first_line(error)), debug)
-        sys.exit(2)
+    finally:
+        for signum, other in before.items():
+            signal.signal(signum, other)
 
 
 def _last_words(line, debug):
     if debug:
         traceback.print_exc()
-    sys.stderr.write(line + '\n')
+    sys.stderr.write('{}\n'.format(' '.join(line.splitlines())))
     sys.stderr.flush()
 
 
-def first_line(error):
-    """What an exception says, in one line: TensorFlow appends the place in the graph and more."""
-    said = getattr(error, 'strerror', None) or getattr(error, 'message', None) or str(error)
-    return (said.strip().splitlines() or [repr(error)])[0].rstrip('.')
+def reason(error):
+    """What an exception says, in one line: of TensorFlow's many, the one before the place in the graph."""
+    if isinstance(error, tf.errors.OpError):
+        lines = error.message.split('\n\t [[')[0].strip().splitlines()[-1:]
+    else:
+        lines = (getattr(error, 'strerror', None) or str(error)).strip().splitlines()
+    return (lines or [repr(error)])[0].strip().rstrip('.')
 
 
 @contextlib.contextmanager
@@ -85,31 +107,28 @@ def stop_between_steps():
     if threading.current_thread() is not threading.main_thread():  # where Python handles no signals
         yield lambda: None
         return
-    received, handlers = [], {}
+    received = []
     reader, writer = os.pipe()
 
     # A thread of its own: what Python calls on a signal has to wait until TensorFlow's step, or its saving, has ended.
     def watch():
+        first = None
         for byte in iter(lambda: os.read(reader, 1), b''):
-            if byte[0] in handlers and not received:
-                received.append(byte[0])
-                first = time.time()
-            elif byte[0] in handlers and time.time() - first > SAME_SIGNAL:
-                os.write(2, b'\nstopped at once\n')
-                os._exit(128 + received[0])
+            if byte[0] in STOP_SIGNALS:
+                first = first or time.time()
+                if time.time() - first > SAME_SIGNAL:
+                    os.write(2, b'\nstopped at once\n')
+                    os._exit(128 + byte[0])
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     os.set_blocking(writer, False)
     wakeup = signal.set_wakeup_fd(writer)
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        handlers[signum] = signal.signal(signum, lambda *_: None)
     try:
-        yield lambda: received[0] if received else None
+        with _handlers(lambda signum, frame: received.append(signum)):
+            yield lambda: received[0] if received else None
     finally:
         signal.set_wakeup_fd(wakeup)
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
         os.close(writer)
         watcher.join()
         os.close(reader)
@@ -119,16 +138,18 @@ def stop_between_steps():
 
 @contextlib.contextmanager
 def written_whole(path):
-    """Write to the path that this gives, beside `path`: at the end it takes its place, or nothing is left of it.
+    """Write to the file that this gives, beside `path`: at the end it takes its place, or nothing is left of it.
 
     Raises UserError where it cannot be written.
     """
     part = path + '.part'
     try:
-        yield part
+        with open(part, 'wb') as file:
+            yield file
         os.replace(part, path)
     except OSError as error:
-        raise UserError('{}: cannot be written ({})'.format(path, error.strerror or error))
+        raise UserError('{}: cannot be written ({}). Make room there, and the folder writable'.format(
+            path, error.strerror or error))
     finally:
         with contextlib.suppress(OSError):
             os.remove(part)
@@ -140,11 +161,14 @@ def scratch_folder(folder):
 
     Those that killed processes have left there are removed, too.
     """
-    for path in glob.glob(os.path.join(glob.escape(folder), '.scratch-*')):
-        with contextlib.suppress(OSError), locked(path) as certain:
-            if certain:  # so no living process has it
-                shutil.rmtree(path)
-    with tempfile.TemporaryDirectory(prefix='.scratch-', dir=folder) as path, locked(path):
+    for path in glob.glob(os.path.join(glob.escape(folder), SCRATCH + '*')):
+        with contextlib.suppress(OSError):  # another process removes it, or is at it
+            # A young one may be of a process that is about to lock it.
+            if time.time() - os.path.getmtime(path) > SCRATCH_AGE:
+                with locked(path) as certain:
+                    if certain:
+                        shutil.rmtree(path)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as path, locked(path):
         yield path
 
 

@@ -87,9 +87,9 @@ def write(path, weights, seed=0):
             builder = tf.saved_model.builder.SavedModelBuilder(written)
             try:
                 builder.add_meta_graph_and_variables(sess, ['vgg16'])
+                builder.save()
             except tf.errors.OpError as error:
-                raise OSError('{}: cannot be written ({})'.format(path, error.message))
-            builder.save()
+                raise OSError('{}: cannot be written ({})'.format(path, safety.reason(error)))
             os.rename(written, path)
 
 

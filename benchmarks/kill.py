@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,22 +42,25 @@ def history(run):
 
 def kill(process, folder, delay, while_saving):
     """Wait for the moment, and kill; returns what the process was at, None where it had ended."""
+    def scratch():
+        return set(glob.glob(os.path.join(folder, '*', 'checkpoints', '.fcn8-scratch-*')))
+    left_by_others = scratch()
     deadline = time.time() + delay
     while time.time() < deadline and process.poll() is None:
         time.sleep(0.001)
     deadline = time.time() + 10
 
-    def saving():
-        return glob.glob(os.path.join(folder, '*', 'checkpoints', '.scratch-*'))
-    while while_saving and not saving() and time.time() < deadline and process.poll() is None:
+    while while_saving and scratch() <= left_by_others and time.time() < deadline and process.poll() is None:
         pass
     process.kill()
-    process.stderr.read()
+    errors = process.stderr.read().decode()
     if process.wait() == 0:
         return None
+    if process.returncode != -signal.SIGKILL:
+        sys.exit('exit status {}: {}'.format(process.returncode, errors[-500:]))
     if not glob.glob(os.path.join(folder, '*', 'settings.json')):
         return 'what comes before the run has its folder'
-    return 'saving' if saving() else 'starting, training or painting'
+    return 'starting, training or painting' if scratch() <= left_by_others else 'saving'
 
 
 def kill_and_compare(demo, longest, expected, kills, chance):
