@@ -72,7 +72,8 @@ def damage_png(content, chance):
     number = chance.randrange(len(chunks))
     chunks[number] = chunks[number][0], damage(chunks[number][1], chance)
     return content[:8] + b''.join(
-        struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data)) for name, data in chunks)
+        struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+        for name, data in chunks)
 
 
 def damage_json(content, chance):
