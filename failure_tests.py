@@ -260,7 +260,7 @@ class BadModel(Run):
     def test_other_models(self):
         for settings, expected in ((dict(tag='serve'), 'vgg16'), (dict(leave_out='layer4_out'), 'layer4_out'),
                                    (dict(channels=(4, 8, 0)), 'layer7_out is float32'),
-                                   (dict(channels=(4, None, 64)), 'layer4_out is float32'),
+                                   (dict(channels=(4, None, 64)), 'channels of layer4_out are not known'),
                                    (dict(picture=[None, 224, 224, 3]), 'image_input is float32'),
                                    (dict(dtype=tf.int32), 'layer3_out is int32')):
             with self.subTest(expected):

@@ -90,11 +90,12 @@ def check_vgg(vgg_path, image_input, keep_prob, *vgg_layers):
     expected = [(image_input, [None, height, width, 3]), (keep_prob, [])] + [
         (layer, [None, height // scale, width // scale, None]) for layer, scale in zip(vgg_layers, (8, 16, 32))]
     for tensor, shape in expected:
-        channels = tensor.shape.as_list()[-1] if tensor.shape.ndims else None
-        if tensor.dtype != tf.float32 or not tensor.shape.is_compatible_with(shape) or (
-                tensor in vgg_layers and not channels):
+        if tensor.dtype != tf.float32 or not tensor.shape.is_compatible_with(shape):
             raise _not_vgg(vgg_path, '{} is {} {}, and not float32 {}'.format(
                 tensor.op.name, tensor.dtype.name, tensor.shape, shape))
+    for layer in vgg_layers:
+        if layer.shape.ndims is None or layer.shape.as_list()[-1] is None:
+            raise _not_vgg(vgg_path, 'the channels of {} are not known'.format(layer.op.name))
 
 
 def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=L2):
