@@ -431,8 +431,12 @@ class Resume(Run):
 
         with mock.patch.object(recorder, 'SAVE_INTERVAL', 0):
             unbroken = self.new_run(epochs=3)
+        def replace_by_a_folder(path):
+            os.remove(path)
+            os.mkdir(path)
+
         for name, damages in (('weights.index', [flip, os.remove]), ('weights.data-00000-of-00001', [flip, cut]),
-                              ('state.json', [flip, cut])):
+                              ('state.json', [flip, replace_by_a_folder])):
             for damage in damages:
                 with self.subTest(name):
                     folder = shutil.copytree(unbroken, 'runs/copy')
@@ -606,7 +610,10 @@ class Checkpoints(Run):
 
     def test_the_last_two_and_the_best_are_kept(self):
         record, sess = self.record()
+        other = os.path.join(record.folder, 'checkpoints', 'epoch-notes')
+        os.makedirs(other)
         self.train(record, sess, [5, 4, 1, 3, 2, 6, 7])
+        os.rmdir(other)
         self.assertEqual(self.names(record), ['epoch-0000{}-picture-000000'.format(epoch) for epoch in (3, 6, 7)])
         self.train(record, sess, [0.5])
         self.assertEqual(self.names(record), ['epoch-0000{}-picture-000000'.format(epoch) for epoch in (7, 8)])

@@ -177,8 +177,12 @@ class Recorder(Progress):
 
     def _checkpoints(self):
         """The paths of the checkpoints, the oldest first."""
-        return sorted(glob.glob(os.path.join(glob.escape(self.folder), 'checkpoints', 'epoch-*')),
-                      key=lambda path: [int(number) for number in re.findall(r'\d+', os.path.basename(path))])
+        found = {}
+        for path in glob.glob(os.path.join(glob.escape(self.folder), 'checkpoints', '*')):
+            numbers = re.match(r'epoch-(\d+)-picture-(\d+)$', os.path.basename(path))
+            if numbers:
+                found[path] = tuple(map(int, numbers.groups()))
+        return sorted(found, key=found.get)
 
     def _restore(self, sess, paths):
         """Restore the variables and the progress from the last of the checkpoints that is whole."""
@@ -187,7 +191,8 @@ class Recorder(Progress):
             try:
                 state = _read_state(path)
                 self._saver.restore(sess, os.path.join(path, 'weights'))
-            except (FileNotFoundError, ValueError, tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, tf.errors.DataLossError,
+                    tf.errors.OutOfRangeError) as error:
                 print('{}: damaged ({}), trying the one before'.format(path, safety.reason(error)))
                 damaged.append(path)
                 continue
