@@ -3,6 +3,7 @@ import collections
 import concurrent.futures
 import contextlib
 import errno
+import functools
 import glob
 import http.client
 import os
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+import augment
 import vgg16
 from safety import UserError, check_space, scratch_folder, written_whole
 from tf1 import tf
@@ -304,7 +306,7 @@ def _open(path):
             path, getattr(error, 'strerror', None) or error))
 
 
-def _read_picture(path, image_shape):
+def read_picture(path, image_shape):
     """The picture as uint8 [height, width, 3], red green blue, resized to image_shape (height, width)."""
     with _open(path) as image:
         if image.mode.startswith('I'):  # 16-bit grey, of which Pillow's own conversion would clip the bright part
@@ -312,7 +314,7 @@ def _read_picture(path, image_shape):
         return np.asarray(image.convert('RGB').resize(image_shape[::-1], Image.BILINEAR))
 
 
-def _read_label(path, image_shape):
+def read_label(path, image_shape):
     """The label as bool [height, width, 2], one-hot (background, road); all False where the pixel does not count.
 
     Raises UserError where it has another colour.
@@ -342,76 +344,148 @@ def _is_colour(picture, colour):
 
 def read_batches(paths, image_shape):
     """Yield the pictures, in order and in batches, uint8 [n, height, width, 3], resized to image_shape."""
-    return _in_order(lambda start: np.array([_read_picture(path, image_shape)
+    return _in_order(lambda start: np.array([read_picture(path, image_shape)
                                              for path in paths[start:start + INFERENCE_BATCH]]),
                      range(0, len(paths), INFERENCE_BATCH))
 
 
-def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB):
+def category(path):
+    """The category of a picture: `um` of .../um_000003.png."""
+    return _stem(path).rpartition('_')[0]
+
+
+def draw_validation(paths, fraction, seed):
+    """Draw the pictures that are kept from the training: `fraction` of each category, rounded.
+
+    Returns their indices, int [pictures], sorted.
+
+    Raises UserError where a fraction above 0 is none of the pictures, or all of them.
+    """
+    random = np.random.RandomState(seed)
+    categories = np.array([category(path) for path in paths])
+    drawn = np.sort(np.concatenate([
+        random.permutation(np.flatnonzero(categories == name))[:int(fraction * count + 0.5)]
+        for name, count in zip(*np.unique(categories, return_counts=True))]))
+    if fraction and not 0 < len(drawn) < len(paths):
+        raise UserError('--validation {}: {} of the {} pictures, by category. Try another share, or more '
+                        'pictures'.format(fraction, 'all' if len(drawn) else 'none', len(paths)))
+    return drawn
+
+
+def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB, validation=0., augmented=False):
     """Make the function that gives batches of pictures and labels.
 
     data_folder: folder in KITTI's layout: image_2/um_000003.png with gt_image_2/um_road_000003.png.
     image_shape: (height, width) in pixels, to which pictures (bilinear) and labels (nearest neighbour) are resized.
-    seed: fixes the order of the pictures, epoch after epoch.
+    seed: fixes the order of the pictures, epoch after epoch, which of them are for validation, and the variants.
     cache_mb: MiB of resized pictures and labels that stay in memory; the others are read again in each epoch, by
     threads while the caller works with the batch before.
+    validation: the share of the pictures that the batches leave out.
+    augmented: whether each epoch has another variant of each picture, of augment.vary().
 
-    Returns get_batches_fn(batch_size), an iterator over one epoch in a new order: (images, labels), images uint8
-    [n, height, width, 3], labels bool [n, height, width, 2], one-hot (background, road) and all False where the pixel
-    does not count. The last batch is as short as it comes. get_batches_fn(batch_size, features), where features are
-    arrays with a row for each picture, in the order of list_pictures, gives the tuple of their rows in place of the
-    images. get_batches_fn.pictures is the number of pictures, get_batches_fn.files the paths of them and their labels.
-    get_batches_fn.skip(epochs, pictures) leaves so many epochs out, and of the one after them so many pictures.
+    Returns get_batches_fn, a Batches: get_batches_fn(batch_size) is an iterator over one epoch in a new order:
+    (images, labels), images uint8 [n, height, width, 3], labels bool [n, height, width, 2], one-hot (background, road)
+    and all False where the pixel does not count. The last batch is as short as it comes.
 
     Raises UserError where pictures or labels are missing, unreadable, of different sizes or of strange colours, and
     where one of the classes is nowhere in the labels.
     """
     pairs = _pair_with_labels(data_folder)
-    cache, skipped = {}, []  # skipped: the pictures that the next epoch leaves out
-    cached_pairs = cache_mb * 2 ** 20 // (image_shape[0] * image_shape[1] * (3 + 2))
+    validation_indices = draw_validation([picture for picture, _ in pairs], validation, seed)
+    batches = Batches(pairs, image_shape, np.random.randint(2 ** 31) if seed is None else seed, cache_mb,
+                      validation_indices, augmented)
+    _check_classes(batches, data_folder)
+    return batches
 
-    def read(index):
-        if index in cache:
-            return cache[index]
-        picture, label = pairs[index]
-        pair = _read_picture(picture, image_shape), _read_label(label, image_shape)
-        if index < cached_pairs:
-            cache[index] = pair
+
+class Batches:
+    """The batches of a folder: called with a batch size, it gives those of the next epoch.
+
+    pictures: number of pictures of an epoch.
+    files: the paths of all pictures and labels of the folder.
+    validation_pictures: the paths of the pictures that are left out.
+    features: set to [arrays], a tuple of arrays with a row for each picture of the folder, in the order of
+    list_pictures, it has the batches hold tuples of such rows in place of the images. Augmented batches need
+    [arrays, arrays of the mirrored pictures]: mirroring is then all that is done.
+
+    The other arguments are those of gen_batch_function.
+    """
+
+    def __init__(self, pairs, image_shape, seed, cache_mb, validation_indices, augmented):
+        self._pairs, self._image_shape, self._seed, self._augmented = pairs, image_shape, seed, augmented
+        self._cache, self._cached_pairs = {}, cache_mb * 2 ** 20 // (image_shape[0] * image_shape[1] * (3 + 2))
+        self._validation = validation_indices
+        self._training = np.setdiff1d(np.arange(len(pairs)), validation_indices)
+        self._random = np.random.RandomState(seed)
+        self._epoch = self._skipped = 0  # the next epoch, and how many of its pictures are left out
+        self.features = None
+        self.pictures, self.files = len(self._training), sum(pairs, ())
+        self.validation_pictures = [pairs[index][0] for index in validation_indices]
+
+    def __call__(self, batch_size):
+        order = self._random.permutation(self._training)[self._skipped:]
+        make = functools.partial(self._batch, epoch=self._epoch)
+        self._epoch, self._skipped = self._epoch + 1, 0
+        return self._in_order(make, order, batch_size)
+
+    def skip(self, epochs, pictures):
+        """Leave out so many epochs, and so many pictures of the one after them."""
+        for _ in range(epochs):
+            self._random.permutation(self._training)
+        self._epoch, self._skipped = self._epoch + epochs, pictures
+
+    def validation_batches(self):
+        """An iterator over the batches of the pictures that are left out, in their order and as they are."""
+        return self._in_order(self._batch, self._validation, INFERENCE_BATCH)
+
+    def read_all(self):
+        """Read all pictures and labels, so that errors come now; yields the labels to train on."""
+        pairs = tqdm(_in_order(self._read, range(len(self._pairs))), desc='Read pictures', total=len(self._pairs),
+                     unit='picture', leave=False)
+        training = set(self._training)
+        return (label for index, (_, label) in enumerate(pairs) if index in training)
+
+    def _in_order(self, make, indices, batch_size):
+        batches = [indices[start:start + batch_size] for start in range(0, len(indices), batch_size)]
+        if self.features is not None:
+            return _in_order(make, batches, threads=1)  # more would not copy faster, but take more memory
+        # What is in memory already is copied faster than a thread is asked for it.
+        work = self._augmented or len(self._cache) < len(self._pairs)
+        return (_in_order if work else map)(make, batches)
+
+    def _batch(self, indices, epoch=None):
+        """The (images or rows of features, labels) at these indices: varied for an epoch, otherwise as they are."""
+        varied = self._augmented and epoch is not None
+        randoms = [np.random.RandomState((self._seed, epoch, index)) if varied else None for index in indices]
+        if self.features is None:
+            pairs = [augment.vary(*self._read(index), random) if varied else self._read(index)
+                     for index, random in zip(indices, randoms)]
+            return tuple(map(np.array, zip(*pairs)))
+        labels = [self._read_label(index) for index in indices]
+        if not self._augmented:
+            return tuple(rows[indices] for rows in self.features[0]), np.array(labels)
+        mirrored = [varied and augment.is_mirrored(random) for random in randoms]
+        rows = [[array[index] for array in self.features[mirror]] for index, mirror in zip(indices, mirrored)]
+        labels = [augment.mirror(label) if mirror else label for label, mirror in zip(labels, mirrored)]
+        return tuple(map(np.array, zip(*rows))), np.array(labels)
+
+    def _read(self, index):
+        if index in self._cache:
+            return self._cache[index]
+        picture, label = self._pairs[index]
+        pair = read_picture(picture, self._image_shape), read_label(label, self._image_shape)
+        if index < self._cached_pairs:
+            self._cache[index] = pair
         return pair
 
-    def read_label(index):
-        return cache[index][1] if index in cache else _read_label(pairs[index][1], image_shape)
-
-    def get_batches_fn(batch_size, features=None):
-        def batch(indices):
-            if features is not None:
-                return tuple(rows[indices] for rows in features), np.array(list(map(read_label, indices)))
-            images, labels = zip(*map(read, indices))
-            return np.array(images), np.array(labels)
-
-        order = random.permutation(len(pairs))[skipped.pop() if skipped else 0:]
-        batches = [order[start:start + batch_size] for start in range(0, len(order), batch_size)]
-        if features is not None:
-            return _in_order(batch, batches, threads=1)  # more would not copy faster, but take more memory
-        # What is in memory already is copied faster than a thread is asked for it.
-        return (map if len(cache) == len(pairs) else _in_order)(batch, batches)
-
-    def skip(epochs, pictures):
-        for _ in range(epochs):
-            random.permutation(len(pairs))
-        skipped.append(pictures)
-
-    _check_classes(tqdm(_in_order(read, range(len(pairs))), desc='Read pictures', total=len(pairs), unit='picture',
-                        leave=False), data_folder)
-    random = np.random.RandomState(seed)
-    get_batches_fn.pictures, get_batches_fn.files, get_batches_fn.skip = len(pairs), sum(pairs, ()), skip
-    return get_batches_fn
+    def _read_label(self, index):
+        return self._cache[index][1] if index in self._cache else read_label(self._pairs[index][1], self._image_shape)
 
 
-def _check_classes(pairs, data_folder):
-    """Raises UserError unless both classes are in the labels of the (picture, label) pairs."""
+def _check_classes(batches, data_folder):
+    """Raises UserError unless both classes are in the labels to train on."""
     background = road = False
-    for _, label in pairs:
+    for label in batches.read_all():
         background |= label[..., 0].any()
         road |= label[..., 1].any()
     if not (background and road):
@@ -433,32 +507,48 @@ def road_probability(logits):
     return tf.nn.softmax(logits)
 
 
-def gen_test_output(sess, logits, keep_prob, image_pl, data_folder, image_shape):
-    """Paint the road green on each picture of data_folder/image_2.
+def segment(sess, logits, keep_prob, image_pl, paths, image_shape):
+    """Tell the road of each picture.
 
     logits: float32 [n*h*w, 2] (background, road), computed from image_pl (float32 [n, h, w, 3]) and keep_prob.
     image_shape: (height, width) in pixels.
 
+    Yields (path, picture uint8 [height, width, 3], probability of road float32 [height, width]).
+    """
+    softmax = road_probability(logits)
+    remaining = iter(paths)
+    for pictures in read_batches(paths, image_shape):
+        probabilities = sess.run(softmax, {image_pl: pictures, keep_prob: 1.0})[:, 1].reshape(pictures.shape[:-1])
+        for picture, probability in zip(pictures, probabilities):
+            yield next(remaining), picture, probability
+
+
+def gen_test_output(sess, logits, keep_prob, image_pl, data_folder, image_shape, look=None):
+    """Paint the road green on each picture of data_folder/image_2.
+
+    look: called with what segment() yields of each picture.
+    The other arguments are those of segment().
+
     Yields (file name, picture uint8 [height, width, 3]): half green where the road's probability exceeds 0.5, the
     resized picture itself elsewhere.
     """
-    softmax = road_probability(logits)
-    paths = list_pictures(data_folder)
-    names = map(os.path.basename, paths)
-    for pictures in read_batches(paths, image_shape):
-        probability = sess.run(softmax, {image_pl: pictures, keep_prob: 1.0})[:, 1].reshape(pictures.shape[:-1])
-        for picture, road in zip(pictures, probability > 0.5):
-            yield next(names), _paint(picture, road)
+    for path, picture, probability in segment(sess, logits, keep_prob, image_pl, list_pictures(data_folder),
+                                              image_shape):
+        if look:
+            look(path, picture, probability)
+        yield os.path.basename(path), paint(picture, probability)
 
 
-def _paint(picture, road):
+def paint(picture, probability):
+    """The picture, uint8 [height, width, 3], half green where the road's probability exceeds 0.5."""
+    road = Image.fromarray((probability > 0.5).astype(np.uint8) * ROAD_PAINT_ALPHA)
     image = Image.fromarray(picture)
-    image.paste(ROAD_PAINT, mask=Image.fromarray(road.astype(np.uint8) * ROAD_PAINT_ALPHA))
+    image.paste(ROAD_PAINT, mask=road)
     return np.asarray(image)
 
 
 def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_prob, input_image,
-                           output_dir=None):
+                           output_dir=None, look=None):
     """Write the painted test pictures of data_dir/data_road/testing as PNGs to output_dir.
 
     output_dir: a folder that is there; otherwise a new one is made, runs_dir/<time.time()>.
@@ -472,7 +562,7 @@ def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_p
     if output_dir is None:
         output_dir = os.path.join(runs_dir, str(time.time()))
         os.makedirs(output_dir)
-    pictures = gen_test_output(sess, logits, keep_prob, input_image, data_folder, image_shape)
+    pictures = gen_test_output(sess, logits, keep_prob, input_image, data_folder, image_shape, look)
 
     def write(name_and_picture):
         name, picture = name_and_picture

@@ -7,7 +7,6 @@ https://arxiv.org/abs/1605.06211. From top to bottom: the network, its training,
 from tf1 import tf  # first, because it says what is needed where a package is missing
 
 import argparse
-import functools
 import glob
 import inspect
 import os
@@ -45,6 +44,11 @@ L2 = 1e-3
 DEMO_TRAINING = 60
 DEMO_TESTING = 24
 DEMO_SETTINGS = dict(epochs=10, batch_size=1)
+
+# Time for scoring a picture by that for a training step on it: one pass forward, and none backward
+VALIDATION_COST, VALIDATION_COST_FROZEN = 1 / 3, 1
+VALIDATION_SHARE = 0.1  # of the time, at most, is spent on validation
+SHOWN = 3  # validation pictures in TensorBoard
 
 LONG_TRAINING = 600  # seconds from which on a training without a GPU says how long it takes
 
@@ -152,13 +156,14 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scal
 
 
 def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
-             keep_prob, learning_rate, keep_prob_value=KEEP_PROB, learning_rate_value=LEARNING_RATE, progress=None):
+             keep_prob, learning_rate, keep_prob_value=KEEP_PROB, learning_rate_value=LEARNING_RATE, progress=None, validate=None):
     """Train, and report each epoch in a line.
 
     get_batches_fn: get_batches_fn(batch_size) gives the (images, labels) of one epoch.
     train_op, cross_entropy_loss: what a step runs.
     input_image, correct_label, keep_prob, learning_rate: what a step is fed with.
     progress: a recorder.Progress, from which the training goes on: get_batches_fn then gives the rest of its epoch.
+    validate: validate(epoch) gives the summary of metrics.RoadScores after an epoch, or None.
 
     Returns the mean cross entropy of each epoch, a list of floats.
 
@@ -181,9 +186,55 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
                 bar.update(len(labels))
         if not progress.pictures:
             raise safety.UserError('there are no pictures to train on')
-        print('Epoch {epoch}/{epochs}: cross entropy {cross_entropy:.4f}, {pictures_per_second:.1f} pictures/s, '
-              '{seconds:.0f} s'.format(epochs=epochs, **progress.add_epoch(sess)))
+        entry = progress.add_epoch(sess, learning_rate=learning_rate_value,
+                                   validation=validate(epoch) if validate else None)
+        print('Epoch {epoch}/{epochs}: cross entropy {cross_entropy:.4f}, {scores}{pictures_per_second:.1f} pictures/s, '
+              '{seconds:.0f} s'.format(epochs=epochs, scores=tell_scores(entry.get('validation')), **entry))
     return [entry['cross_entropy'] for entry in progress.history]
+
+
+def tell_scores(scores):
+    """What a line says of the summary of the validation's scores."""
+    return 'validation road IoU {:.3f}, MaxF {:.3f}, '.format(
+        *(np.nan if scores[name] is None else scores[name] for name in ('road_iou', 'max_f'))) if scores else ''
+
+
+def make_validate(sess, road, input_image, keep_prob, get_batches_fn, record, epochs, every):
+    """The function for train_nn that scores the network on the validation pictures after every n-th epoch and the last.
+
+    road: the softmax, float32 [n*h*w, 2] (background, road).
+    record: gets some of the overlays.
+    """
+    count = len(get_batches_fn.validation_pictures)
+    shown = set(np.linspace(0, count - 1, SHOWN).astype(int))
+
+    def validate(epoch):
+        if epoch % every and epoch != epochs:
+            return None
+        scores, index = metrics.RoadScores(), 0
+        with tqdm(desc='Validation', total=count, unit='picture', leave=False) as bar:
+            for images, labels in get_batches_fn.validation_batches():
+                softmax = sess.run(road, {input_image: images, keep_prob: 1.0})
+                for probability in softmax[:, 1].reshape(labels.shape[:-1]):
+                    if index in shown:
+                        path = get_batches_fn.validation_pictures[index]
+                        picture = helper.read_picture(path, probability.shape)
+                        record.add_overlay(os.path.basename(path), helper.paint(picture, probability))
+                    index += 1
+                scores.add(softmax[:, 1].reshape(labels.shape[:-1]), labels)
+                bar.update(len(labels))
+        return scores.summary()
+
+    return validate
+
+
+def validation_interval(get_batches_fn, cost):
+    """Every how many epochs the validation pictures are scored, so that it takes a tenth of the time at most.
+
+    cost: the time for scoring a picture by that for training on it.
+    """
+    share = cost * len(get_batches_fn.validation_pictures) / get_batches_fn.pictures
+    return max(1, int(np.ceil(share * (1 / VALIDATION_SHARE - 1))))
 
 
 def initialize_new_variables(sess, values=None):
@@ -213,34 +264,45 @@ def skip_dropout(sess, image_shape, pictures):
 
 
 def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record, epochs, batch_size, learning_rate,
-        keep_prob, loss_scaling=False):
+        keep_prob, loss_scaling=False, validation_cost=VALIDATION_COST, tell_long=False):
     """Complete the graph of nn_last_layer with all that the training and the pictures after it need, and train.
 
-    record: a recorder.Recorder, from whose last checkpoint the training goes on; or a recorder.Progress.
+    record: a recorder.Recorder, from whose last checkpoint the training goes on.
+    validation_cost: as in validation_interval().
+    tell_long: whether a long training says how long it takes.
 
-    Returns the logits.
+    Returns the logits, with the best weights where there are validation pictures, otherwise with the last.
     """
     correct_label = tf.placeholder(tf.float32, [None, None, None, NUM_CLASSES], name='correct_label')
     learning_rate_input = tf.placeholder(tf.float32, name='learning_rate')
     logits, train_op, cross_entropy_loss = optimize(
         nn_last_layer, correct_label, learning_rate_input, NUM_CLASSES, loss_scaling)
-    helper.road_probability(logits)
+    road = helper.road_probability(logits)
     if record.begin(sess, tf.losses.get_regularization_loss()):
         get_batches_fn.skip(len(record.history), record.pictures)
-        skip_dropout(sess, IMAGE_SHAPE, len(record.history) * get_batches_fn.pictures + record.pictures)
+        validated = sum('validation' in entry for entry in record.history) * len(get_batches_fn.validation_pictures)
+        skip_dropout(sess, IMAGE_SHAPE, len(record.history) * get_batches_fn.pictures + record.pictures + validated)
     else:
         initialize_new_variables(sess)
     sess.graph.finalize()  # an op added in a loop would slow it down more and more: now it raises
+    validate = make_validate(
+        sess, road, input_image, keep_prob_input, get_batches_fn, record, epochs,
+        validation_interval(get_batches_fn, validation_cost)) if get_batches_fn.validation_pictures else None
     with safety.stop_between_steps() as stop_requested:
         record.stop_requested = stop_requested
-        train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
-                 keep_prob_input, learning_rate_input, keep_prob, learning_rate, progress=record)
+        train_nn(sess, epochs, batch_size,
+                 tell_duration(get_batches_fn, record, epochs) if tell_long else get_batches_fn, train_op,
+                 cross_entropy_loss, input_image, correct_label, keep_prob_input, learning_rate_input, keep_prob,
+                 learning_rate, progress=record, validate=validate)
         record.save(sess)
+    record.use_best(sess)
     return logits
 
 
-def compute_features(sess, data_dir, image_input, keep_prob, vgg_layers, precision):
+def compute_features(sess, data_dir, image_input, keep_prob, vgg_layers, precision, mirrored=False):
     """The outputs of VGG-16 for each training picture, without dropout; computed unless an earlier run has kept them.
+
+    mirrored: of the pictures with left and right exchanged.
 
     Returns a tuple of arrays, float32 [pictures, ...], one for each of vgg_layers.
     """
@@ -249,18 +311,21 @@ def compute_features(sess, data_dir, image_input, keep_prob, vgg_layers, precisi
                    if os.path.isfile(path))
 
     def compute():
-        print('Computing the features of {} pictures, once: the next run finds them'.format(len(pictures)))
+        print('Computing the features of {} {}pictures, once: the next run finds them'.format(
+            len(pictures), 'mirrored ' * mirrored))
         for batch in helper.read_batches(pictures, IMAGE_SHAPE):
-            yield sess.run(vgg_layers, {image_input: batch, keep_prob: 1.0})
+            yield sess.run(vgg_layers, {image_input: batch[:, :, ::-1] if mirrored else batch, keep_prob: 1.0})
 
     depends_on = [helper.__file__] + model + pictures  # helper.py, because it reads and resizes
-    return features.compute_once(data_dir, precision, depends_on, str(IMAGE_SHAPE), len(pictures), compute)
+    return features.compute_once(data_dir, precision + '-mirrored' * mirrored, depends_on, str(IMAGE_SHAPE),
+                                 len(pictures), compute)
 
 
-def train_decoder(vgg_features, get_batches_fn, record, l2, seed, **settings):
+def train_decoder(get_batches_fn, record, l2, seed, **settings):
     """Train the decoder alone, on what the frozen VGG-16 says of the training pictures.
 
-    vgg_features: what compute_features() returns. The record and the settings are those of fit().
+    get_batches_fn: with such features, computed by compute_features().
+    The record and the settings are those of fit().
 
     Returns {name: value} of the decoder's variables.
     """
@@ -268,24 +333,13 @@ def train_decoder(vgg_features, get_batches_fn, record, l2, seed, **settings):
     # the layers are fed.
     with tf.Graph().as_default() as graph, tf.Session() as sess:
         tf.set_random_seed(seed)
-        vgg_layers = tuple(tf.placeholder(tf.float32, (None,) + rows.shape[1:]) for rows in vgg_features)
+        vgg_layers = tuple(tf.placeholder(tf.float32, (None,) + rows.shape[1:]) for rows in get_batches_fn.features[0])
         with graph.gradient_override_map(gradients.OF_FEW_CHANNELS):
             nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
         keep_prob_input = tf.placeholder(tf.float32)  # train_nn feeds it; dropout is in the frozen part
-        get_feature_batches_fn = functools.wraps(get_batches_fn)(
-            functools.partial(get_batches_fn, features=vgg_features))
-        fit(sess, vgg_layers, keep_prob_input, nn_last_layer, get_feature_batches_fn, record, **settings)
+        fit(sess, vgg_layers, keep_prob_input, nn_last_layer, get_batches_fn, record,
+            validation_cost=VALIDATION_COST_FROZEN, **settings)
         return {variable.op.name: sess.run(variable) for variable in tf.trainable_variables()}
-
-
-def score(sess, road, keep_prob, input_image, get_batches_fn):
-    """The road IoU over the pictures and labels of get_batches_fn, where `road` is the softmax, [n*h*w, 2]."""
-    predictions, truth = [], []
-    for images, labels in get_batches_fn(helper.INFERENCE_BATCH):
-        probability = sess.run(road, {input_image: images, keep_prob: 1.0})[:, 1]
-        predictions.append(probability.reshape(labels.shape[:-1]) > 0.5)
-        truth.append(labels)
-    return metrics.road_iou(np.concatenate(predictions), np.concatenate(truth))
 
 
 def tell_duration(get_batches_fn, progress, epochs):
@@ -295,7 +349,6 @@ def tell_duration(get_batches_fn, progress, epochs):
     """
     starts = []  # of the first three steps
 
-    @functools.wraps(get_batches_fn)
     def get_timed_batches_fn(batch_size):
         for batch in get_batches_fn(batch_size):
             if len(starts) < 3:
@@ -304,6 +357,8 @@ def tell_duration(get_batches_fn, progress, epochs):
                     say_duration((starts[2] - starts[1]) * (epochs - len(progress.history)) *
                                  -(-get_batches_fn.pictures // batch_size))
             yield batch
+
+    get_timed_batches_fn.pictures = get_batches_fn.pictures
 
     def say_duration(seconds):
         if seconds > LONG_TRAINING:
@@ -393,7 +448,8 @@ def check_end(testing, runs_dir):
 
 
 def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
-        keep_prob=KEEP_PROB, l2=L2, seed=0, freeze_encoder=False, amp=False, cache_mb=helper.CACHE_MB, resume=None):
+        keep_prob=KEEP_PROB, l2=L2, seed=0, freeze_encoder=False, amp=False, cache_mb=helper.CACHE_MB,
+        validation=0., augment=False, resume=None):
     """Train FCN-8 on data_dir/data_road/training and paint the road on data_dir/data_road/testing.
 
     What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
@@ -414,7 +470,7 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     helper.maybe_download_pretrained_vgg(data_dir)
     helper.maybe_download_kitti_road(data_dir)
     training, testing = (os.path.join(data_dir, 'data_road', split) for split in ('training', 'testing'))
-    get_batches_fn = helper.gen_batch_function(training, IMAGE_SHAPE, seed, cache_mb)
+    get_batches_fn = helper.gen_batch_function(training, IMAGE_SHAPE, seed, cache_mb, validation, augment)
     get_test_batches_fn = check_end(testing, resume or runs_dir)
     config, precision = choose_precision(amp)
     gpu = report_device(precision)
@@ -428,8 +484,10 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
         check_vgg(os.path.join(data_dir, 'vgg'), *vgg)
         input_image, keep_prob_input, vgg_layers = vgg[0], vgg[1], vgg[2:]
         if freeze_encoder:
-            vgg_features = compute_features(sess, data_dir, input_image, keep_prob_input, vgg_layers, precision)
-            decoder = train_decoder(vgg_features, get_batches_fn, record, l2, seed, **training_settings)
+            get_batches_fn.features = [
+                compute_features(sess, data_dir, input_image, keep_prob_input, vgg_layers, precision, mirrored)
+                for mirrored in ((False, True) if augment else (False,))]
+            decoder = train_decoder(get_batches_fn, record, l2, seed, **training_settings)
             nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
             logits = tf.reshape(nn_last_layer, [-1, NUM_CLASSES], name='logits')
             helper.road_probability(logits)
@@ -437,15 +495,11 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
             sess.graph.finalize()
         else:
             nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
-            logits = fit(sess, input_image, keep_prob_input, nn_last_layer,
-                         get_batches_fn if gpu else tell_duration(get_batches_fn, record, epochs),
-                         record, loss_scaling=precision == 'float16', **training_settings)
+            logits = fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record,
+                         loss_scaling=precision == 'float16', tell_long=not gpu, **training_settings)
         output_dir = helper.save_inference_samples(
             runs_dir, data_dir, sess, IMAGE_SHAPE, logits, keep_prob_input, input_image, record.folder)
         print('Test pictures with the road painted green: {}'.format(output_dir))
-        if get_test_batches_fn:
-            iou = score(sess, helper.road_probability(logits), keep_prob_input, input_image, get_test_batches_fn)
-            print('Road IoU on the test pictures: {:.3f}'.format(iou))
     return output_dir
 
 
@@ -508,6 +562,12 @@ def make_parser():
                              'data folder: minutes on a CPU')
     parser.add_argument('--amp', action='store_true', default=argparse.SUPPRESS,
                         help='mixed precision: float16 on GPUs with tensor cores, bfloat16 on CPUs that have it')
+    parser.add_argument('--validation', type=number(float, 'share from 0 to below 1', lambda value: 0 <= value < 1),
+                        default=0., metavar='X', help='share of the training pictures, of each category, that is not '
+                                                      'trained on but scored; the best epoch is the one that is used')
+    parser.add_argument('--augment', action='store_true', default=argparse.SUPPRESS,
+                        help='mirror, shift, relight and shade the pictures anew in each epoch; with --freeze-encoder '
+                             'they are mirrored')
     parser.add_argument('--cache-mb', type=number(int, 'whole number from 0', lambda value: value >= 0),
                         default=helper.CACHE_MB, metavar='N',
                         help='memory for pictures that have been read; the others are read again in each epoch')
@@ -550,7 +610,7 @@ def resumed_settings(resume, **given):
         refuse('"{}" is {}'.format(name, 'missing' if name in expected else 'no setting'))
     options = []
     for name, value in settings.items():
-        flag = name in ('freeze_encoder', 'amp')
+        flag = name in ('freeze_encoder', 'amp', 'augment')
         if isinstance(value, bool) != flag:
             refuse('"{}" cannot be {}'.format(name, value))
         option = '--' + name.replace('_', '-')

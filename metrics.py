@@ -1,15 +1,84 @@
-"""Scores of a road segmentation."""
+"""Scores of a road segmentation, as the KITTI road benchmark defines them, in the image plane.
+
+Fritsch, Kuehnl and Geiger, A New Performance Measure and Evaluation Benchmark for Road Detection Algorithms, ITSC 2013.
+Road is the positive class, and pixels that do not count are left out. A pixel is taken for road where its road
+probability exceeds a threshold; with the numbers of true and false positives and negatives TP, FP, TN and FN there:
+
+    precision              TP / (TP + FP)
+    recall                 TP / (TP + FN)
+    F1                     2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall
+    false positive rate    FP / (FP + TN)
+    false negative rate    FN / (TP + FN)
+    MaxF                   the highest F1 of all thresholds
+    average precision      the mean, over the recalls 0, 0.1 .. 1, of the highest precision at that recall or more
+    road IoU               TP / (TP + FP + FN), intersection over union
+    pixel accuracy         (TP + TN) / (TP + FP + TN + FN)
+
+The benchmark's server adds pixels up in a bird's eye view; here they are those of the picture.
+"""
 import numpy as np
 
+THRESHOLDS = 1024  # a power of two: 0.5 is among them, and a float32 times it is exact
 
-def road_iou(road, labels):
-    """Intersection over union of the road class, over all the pixels that count.
 
-    road: bool [...], True where road is predicted.
-    labels: bool [..., 2], one-hot (background, road); a pixel of which neither is set does not count.
+class RoadScores:
+    """The pixels that count, as histograms over their road probability: scores of parts add up, memory is constant.
 
-    Returns a float between 0 and 1; nan where there is road neither in the prediction nor in the labels.
+    road, background: int64 [THRESHOLDS], by the label. Element k counts the pixels whose probability exceeds
+    k / THRESHOLDS and does not exceed (k + 1) / THRESHOLDS; the first one has those of probability 0, too.
     """
-    predicted, actual = road & labels.any(axis=-1), labels[..., 1]
-    union = np.count_nonzero(predicted | actual)
-    return np.count_nonzero(predicted & actual) / union if union else float('nan')
+
+    def __init__(self, road=0, background=0):
+        self.road = np.zeros(THRESHOLDS, np.int64) + road
+        self.background = np.zeros(THRESHOLDS, np.int64) + background
+
+    def __add__(self, other):
+        return RoadScores(self.road + other.road, self.background + other.background)
+
+    def add(self, probability, labels):
+        """Count the pixels of some pictures.
+
+        probability: float32 [...], of road.
+        labels: bool [..., 2], one-hot (background, road); a pixel of which neither is set does not count.
+        """
+        bins = np.maximum(np.ceil(probability * np.float32(THRESHOLDS)).astype(np.int32) - 1, 0)
+        self.background += np.bincount(bins[labels[..., 0]], minlength=THRESHOLDS)
+        self.road += np.bincount(bins[labels[..., 1]], minlength=THRESHOLDS)
+
+    def curves(self):
+        """{name: float [THRESHOLDS]} of what depends on the threshold, which rises from 0; nan where it is 0 / 0."""
+        true_positives, false_positives = (np.cumsum(counts[::-1])[::-1] for counts in (self.road, self.background))
+        false_negatives = self.road.sum() - true_positives
+        with np.errstate(invalid='ignore'):
+            return {'threshold': np.arange(THRESHOLDS) / THRESHOLDS,
+                    'precision': true_positives / (true_positives + false_positives),
+                    'recall': true_positives / self.road.sum(),
+                    'f1': 2 * true_positives / (2 * true_positives + false_positives + false_negatives),
+                    'false_positive_rate': false_positives / self.background.sum(),
+                    'false_negative_rate': false_negatives / self.road.sum(),
+                    'road_iou': true_positives / (self.road.sum() + false_positives),
+                    'pixel_accuracy': (true_positives + self.background.sum() - false_positives) / (
+                        self.road.sum() + self.background.sum())}
+
+    def summary(self):
+        """{name: float between 0 and 1, or None where it is 0 / 0}.
+
+        road_iou and pixel_accuracy are those at 0.5, where the overlays change colour; precision, recall and the two
+        rates those at `threshold`, the lowest at which F1 is max_f, as in the benchmark's tables.
+        """
+        curves = self.curves()
+        best = int(np.argmax(curves['f1']))
+        values = {'road_iou': curves['road_iou'][THRESHOLDS // 2],
+                  'pixel_accuracy': curves['pixel_accuracy'][THRESHOLDS // 2],
+                  'max_f': curves['f1'][best],
+                  'average_precision': self._average_precision(curves['precision'])}
+        values.update((name, curves[name][best] if self.road.any() else np.nan) for name in (
+            'threshold', 'precision', 'recall', 'false_positive_rate', 'false_negative_rate'))
+        return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
+
+    def _average_precision(self, precision):
+        found = np.cumsum(self.road[::-1])[::-1]
+        if not found[0]:
+            return np.nan
+        # Whole numbers: in floats, 3 of 10 pixels are less than a recall of 3 * 0.1.
+        return np.mean([np.nanmax(precision[10 * found >= tenths * found[0]]) for tenths in range(11)])

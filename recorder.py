@@ -1,10 +1,13 @@
 """What a run leaves behind in runs/<time>/, so that it can go on where it was stopped.
 
-settings.json   the settings, what the run was made with and what was changed when it was resumed
-history.jsonl   a line for each epoch
-checkpoints/    all variables, and how far the training was: the last two, and the best
+settings.json       the settings, what the run was made with and what was changed when it was resumed
+history.jsonl       a line for each epoch
+checkpoints/        all variables, and how far the training was: the last two, and the best
+events.out.*        the history for TensorBoard, with the graph and some overlays
 
-A checkpoint is a folder, such as epoch-00003-picture-000025: after 3 epochs and 25 pictures of the next.
+A checkpoint is a folder, such as epoch-00003-picture-000025: after 3 epochs and 25 pictures of the next. The best is,
+with validation, a file best-epoch-00003.npz of the trained weights after the epoch with the highest road IoU; without,
+the first checkpoint after the epoch with the lowest cross entropy.
 """
 import contextlib
 import glob
@@ -16,6 +19,11 @@ import re
 import shlex
 import signal
 import time
+import zipfile
+import zlib
+
+import imageio.v2 as imageio
+import numpy as np
 
 import safety
 from tf1 import tf
@@ -74,10 +82,17 @@ class Progress:
             self.save(sess)
             raise safety.Stopped(stop)
 
-    def add_epoch(self, sess):
-        """Count the epoch, which has at least one picture, as finished; returns its entry of the history."""
+    def add_overlay(self, name, overlay):
+        """Nothing is kept."""
+
+    def add_epoch(self, sess, **more):
+        """Count the epoch, which has at least one picture, as finished; returns its entry of the history.
+
+        more: what else goes into the entry, unless it is None; `validation` is a summary of metrics.RoadScores.
+        """
         entry = dict(epoch=len(self.history) + 1, cross_entropy=self.cross_entropy, seconds=self.seconds,
                      pictures_per_second=self.pictures / max(self.seconds, 1e-9))
+        entry.update((name, value) for name, value in more.items() if value is not None)
         self.history.append(entry)
         self._start_epoch()
         return entry
@@ -100,6 +115,9 @@ class Recorder(Progress):
         self.runs_dir, self.folder = runs_dir, folder
         self._lock = contextlib.ExitStack()
         self._saved = None  # name of the last checkpoint
+        self._best_weights = None  # {name: array}, of the epoch that best_epoch() gives
+        self._overlays = {}  # {name: uint8 [height, width, 3]}, for the next event
+        self._events = None
         self._content = dict(settings=settings, made_with=made_with, about=about, changes=[])  # of settings.json
 
     def __enter__(self):
@@ -114,6 +132,8 @@ class Recorder(Progress):
 
     def __exit__(self, kind, error, trace):
         self._lock.close()
+        if self._events:
+            self._events.close()
         if isinstance(error, KeyboardInterrupt) and self.folder:
             done = 'after {} epochs and {} pictures; '.format(len(self.history), self.pictures)
             advice = 'to go on: python main.py --resume {}'.format(shlex.quote(self.folder))
@@ -148,6 +168,7 @@ class Recorder(Progress):
         """
         variables = tf.global_variables()
         self._saver = tf.train.Saver(variables, max_to_keep=None)
+        self._trained = {variable.op.name: variable for variable in tf.trainable_variables()}
         self._regularisation = regularisation
         size = sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0) for variable in variables)
         self._next_save = time.time() + SAVE_INTERVAL * size / SAVE_SPEED
@@ -162,6 +183,9 @@ class Recorder(Progress):
         restored = self._restore(sess, paths)
         self._write('settings.json', json.dumps(self._content, indent=2))
         self._write_history()
+        self._events = tf.summary.FileWriter(self.folder, sess.graph)
+        # Where a checkpoint was older than the events, TensorBoard drops what is about to come again.
+        self._events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), len(self.history) + 1)
         print('Settings, history and checkpoints: {}'.format(self.folder))
         return restored
 
@@ -174,6 +198,11 @@ class Recorder(Progress):
                 continue
             self.folder = folder
         self._lock_folder()
+        latest, link = os.path.join(self.runs_dir, 'latest'), os.path.join(self.folder, 'latest')
+        if os.path.islink(latest) or not os.path.lexists(latest):
+            with contextlib.suppress(OSError):  # a file system without links
+                os.symlink(os.path.basename(self.folder), link)
+                os.replace(link, latest)
 
     def _checkpoints(self):
         """The paths of the checkpoints, the oldest first."""
@@ -190,6 +219,7 @@ class Recorder(Progress):
         for path in reversed(paths):
             try:
                 state = _read_state(path)
+                best_weights = self._read_best(state['history'])
                 self._saver.restore(sess, os.path.join(path, 'weights'))
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, tf.errors.DataLossError,
                     tf.errors.OutOfRangeError) as error:
@@ -202,7 +232,7 @@ class Recorder(Progress):
             self._remove(damaged)
             self.history, self.pictures = state['history'], state['pictures']
             self.loss_sum, self.seconds = state['loss_sum'], state['seconds']
-            self._saved = os.path.basename(path)
+            self._saved, self._best_weights = os.path.basename(path), best_weights
             print('Going on after {} epochs and {} pictures'.format(len(self.history), self.pictures))
             return True
         if paths:
@@ -216,8 +246,12 @@ class Recorder(Progress):
         if time.time() > self._next_save:
             self.save(sess)
 
-    def add_epoch(self, sess):
-        """Count the epoch as finished and write it to the history.
+    def add_overlay(self, name, overlay):
+        """Show an overlay, uint8 [height, width, 3], with the epoch that is about to be counted."""
+        self._overlays[name] = overlay
+
+    def add_epoch(self, sess, **more):
+        """Count the epoch as finished, and write it to the history and the events; keep the weights if it is the best.
 
         Raises safety.UserError where the regularisation is not finite.
         """
@@ -225,10 +259,31 @@ class Recorder(Progress):
         if not math.isfinite(regularisation):
             raise safety.UserError('the regularisation became {} in epoch {}: try a lower --l2'.format(
                 regularisation, len(self.history) + 1))
-        entry = super().add_epoch(sess)
-        entry['regularisation'] = regularisation
+        entry = super().add_epoch(sess, regularisation=regularisation, **more)
         self._write_history()
+        self._write_events(entry)
+        if best_epoch(self.history) == entry['epoch']:
+            self._best_weights = sess.run(self._trained)
         return entry
+
+    def use_best(self, sess):
+        """Give the trained variables the values they had after the best epoch; without validation they stay."""
+        if self._best_weights is not None:
+            print('The best by validation is epoch {}'.format(best_epoch(self.history)))
+            for name, variable in self._trained.items():
+                variable.load(self._best_weights[name], sess)
+
+    def _write_events(self, entry):
+        scores = dict(entry, **{'validation/' + name: value for name, value in entry.get('validation', {}).items()})
+        values = [tf.Summary.Value(tag=name, simple_value=value) for name, value in sorted(scores.items())
+                  if isinstance(value, float)]
+        for name, overlay in sorted(self._overlays.items()):
+            values.append(tf.Summary.Value(tag='validation/' + name, image=tf.Summary.Image(
+                height=overlay.shape[0], width=overlay.shape[1], colorspace=3,
+                encoded_image_string=imageio.imwrite('<bytes>', overlay, format='jpg'))))
+        self._overlays = {}
+        self._events.add_summary(tf.Summary(value=values), entry['epoch'])
+        self._events.flush()
 
     def save(self, sess):
         """Write a checkpoint, unless nothing has happened since the last, and remove those that are not needed.
@@ -242,6 +297,7 @@ class Recorder(Progress):
         folder = os.path.join(self.folder, 'checkpoints')
         path = os.path.join(folder, name)
         try:
+            self._save_best()
             with safety.scratch_folder(folder) as scratch:
                 part = os.path.join(scratch, name)
                 os.mkdir(part)
@@ -261,19 +317,45 @@ class Recorder(Progress):
         self._clock = time.time()
         self._next_save = self._clock + SAVE_INTERVAL * (self._clock - start)
 
+    def _best_path(self, history):
+        return os.path.join(self.folder, 'checkpoints', 'best-epoch-{:05d}.npz'.format(best_epoch(history)))
+
+    def _save_best(self):
+        """Write the best weights, unless they are there: before the checkpoint that counts on them."""
+        if self._best_weights is not None and not os.path.exists(self._best_path(self.history)):
+            with safety.written_whole(self._best_path(self.history)) as file:
+                np.savez(file, **self._best_weights)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _read_best(self, history):
+        """The best weights by validation, {name: array}; None where no epoch was scored, ValueError where damaged."""
+        if not best_epoch(history):
+            return None
+        try:
+            with np.load(self._best_path(history)) as file:
+                weights = {name: file[name] for name in self._trained}
+        except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise ValueError('{}: {}'.format(self._best_path(history), safety.reason(error)))
+        for name, array in weights.items():
+            if array.dtype != np.float32 or not self._trained[name].shape.is_compatible_with(array.shape):
+                raise ValueError('{}: {} does not fit'.format(self._best_path(history), name))
+        return weights
+
     def _remove_old(self):
-        """Keep the last two, and the best: after the epoch with the lowest cross entropy."""
+        """Keep the last two, and the best."""
         paths = self._checkpoints()
-
-        def score(path):
-            try:
-                history = _read_state(path)['history']
-            except (OSError, ValueError):
-                return float('inf')
-            return history[-1]['cross_entropy'] if history else float('inf')
-
-        best = min(paths, key=score)  # of those after the same epoch the first, which is the nearest to it
-        self._remove([path for path in paths[:-2] if path != best])
+        histories = {path: _read_history(path) for path in paths}
+        keep = paths[-2:]
+        if self._best_weights is None:
+            # Of those after the same epoch the first, which is the nearest to it.
+            keep.append(min(paths, key=lambda path: histories[path][-1]['cross_entropy'] if histories[path]
+                            else math.inf))
+        self._remove([path for path in paths if path not in keep])
+        needed = [self._best_path(histories[path]) for path in keep]
+        for path in glob.glob(os.path.join(glob.escape(self.folder), 'checkpoints', 'best-epoch-*.npz')):
+            if path not in needed:
+                os.remove(path)
 
     def _remove(self, paths):
         # Moved away first: a kill in the middle must not leave half a checkpoint under its name.
@@ -289,6 +371,12 @@ class Recorder(Progress):
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
+
+
+def best_epoch(history):
+    """The number of the epoch with the highest road IoU in validation, the first of them; 0 where none was scored."""
+    scored = [entry for entry in history if 'validation' in entry]
+    return max(scored, key=lambda entry: entry['validation']['road_iou'] or 0)['epoch'] if scored else 0
 
 
 def _write_state(folder, state):
@@ -308,10 +396,19 @@ def _read_state(folder):
     return state
 
 
+def _read_history(folder):
+    """The history in a checkpoint, empty where it is damaged."""
+    try:
+        return _read_state(folder)['history']
+    except (OSError, ValueError):
+        return []
+
+
 def _is_state(state):
     try:
         epochs = [entry['epoch'] for entry in state['history']]
         numbers = [entry['cross_entropy'] for entry in state['history']] + [state['loss_sum'], state['seconds']]
+        numbers += [entry['validation']['road_iou'] or 0 for entry in state['history'] if 'validation' in entry]
         return (epochs == list(range(1, len(epochs) + 1)) and all(map(math.isfinite, numbers)) and
                 isinstance(state['pictures'], int) and state['pictures'] >= 0)
     except (LookupError, TypeError):

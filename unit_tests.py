@@ -441,7 +441,7 @@ class FrozenEncoder(Case):
     def compute_calls(self, precision='float32'):
         """How many pictures are read until the features are there."""
         with tf.Graph().as_default(), tf.Session() as sess, \
-                mock.patch.object(helper, '_read_picture', wraps=helper._read_picture) as read:
+                mock.patch.object(helper, 'read_picture', wraps=helper.read_picture) as read:
             self.features(sess, precision)
         return read.call_count
 
@@ -536,7 +536,7 @@ class FrozenEncoder(Case):
         with tf.Session() as sess:
             vgg, vgg_features = self.features(sess)
             for number, path in enumerate(helper.list_pictures(self.training)):
-                picture = helper._read_picture(path, main.IMAGE_SHAPE)
+                picture = helper.read_picture(path, main.IMAGE_SHAPE)
                 for layer, rows in zip(sess.run(vgg[2:], {vgg[0]: [picture], vgg[1]: 1.0}), vgg_features):
                     np.testing.assert_allclose(rows[number], layer[0], atol=1e-5 * np.abs(layer).max())
 
@@ -758,9 +758,9 @@ class Batches(Case):
         def read_slowly(path, image_shape):
             time.sleep(0.05 if path.endswith(('1.png', '4.png')) else 0)  # so that others are ready before
             return read_picture(path, image_shape)
-        read_picture, folder, epochs = helper._read_picture, self.write_kitti(count=8), []
+        read_picture, folder, epochs = helper.read_picture, self.write_kitti(count=8), []
         for threads in (1, 7):
-            with mock.patch.object(helper, 'THREADS', threads), mock.patch.object(helper, '_read_picture', read_slowly):
+            with mock.patch.object(helper, 'THREADS', threads), mock.patch.object(helper, 'read_picture', read_slowly):
                 get_batches_fn = helper.gen_batch_function(folder, (8, 12), seed=3, cache_mb=0)
                 epochs.append([images for images, _ in get_batches_fn(1)])
         np.testing.assert_array_equal(*epochs)
@@ -771,7 +771,7 @@ class Batches(Case):
         for cache_mb, cached in ((0, 0), (1, 3), (100, 8)):  # a picture with its label takes 5/16 MiB
             get_batches_fn = helper.gen_batch_function(folder, shape, seed=0, cache_mb=cache_mb)
             for _ in range(2):
-                with mock.patch.object(helper, '_read_picture', wraps=helper._read_picture) as read:
+                with mock.patch.object(helper, 'read_picture', wraps=helper.read_picture) as read:
                     for images, labels in get_batches_fn(3):
                         np.testing.assert_array_equal(images.min(axis=-1) >= 150, labels[..., 1])
                 self.assertEqual(read.call_count, 8 - cached)
@@ -793,7 +793,7 @@ class Batches(Case):
 
     def test_the_next_batches_are_read_while_the_caller_works(self):
         get_batches_fn = helper.gen_batch_function(self.write_kitti(), SHAPE, cache_mb=0)
-        with mock.patch.object(helper, '_read_picture', wraps=helper._read_picture) as read:
+        with mock.patch.object(helper, 'read_picture', wraps=helper.read_picture) as read:
             batches = get_batches_fn(1)
             next(batches)
             deadline = time.time() + 30
@@ -901,7 +901,7 @@ class Overlays(Case):
         imwrite = imageio.imwrite
         with tf.Session() as sess, mock.patch.multiple(helper, INFERENCE_BATCH=1, THREADS=2), \
                 mock.patch.object(imageio, 'imwrite', write_slowly), \
-                mock.patch.object(helper, '_read_picture', wraps=helper._read_picture) as read:
+                mock.patch.object(helper, 'read_picture', wraps=helper.read_picture) as read:
             thread = threading.Thread(target=helper.save_inference_samples, args=(
                 self.path('runs', ''), self.folder, sess, SHAPE, self.logits, self.keep_prob, self.image))
             thread.start()
