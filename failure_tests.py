@@ -217,7 +217,7 @@ class BadPictures(Run):
             image.save('data/data_road/testing/image_2/{}.png'.format(stem))
             label.save('data/data_road/testing/gt_image_2/{}.png'.format(stem.replace('_', '_road_')))
         self.accepted()
-        self.assertEqual(len(glob.glob('runs/*/stra\u00dfe_000009.png')), 1)
+        self.assertEqual(len(glob.glob('runs/latest/stra\u00dfe_000009.png')), 1)
 
     def test_image_shape(self):
         with mock.patch.object(main, 'IMAGE_SHAPE', (100, 96)):
@@ -386,11 +386,10 @@ class Resume(Run):
         for freeze_encoder in (False, True):
             with self.subTest(freeze_encoder=freeze_encoder):
                 unbroken = self.losses(self.new_run(epochs=3, batch_size=3, freeze_encoder=freeze_encoder))
-                before = set(os.listdir('runs'))
                 # Of the two steps of an epoch, in the middle of the second
                 stopped = self.stop_in(3, lambda: self.kill(signal.SIGTERM), batch_size=3,
                                        freeze_encoder=freeze_encoder)
-                folder = os.path.join('runs', (set(os.listdir('runs')) - before).pop())
+                folder = os.path.join('runs', os.readlink('runs/latest'))
                 self.assertEqual(stopped.signum, signal.SIGTERM)
                 self.assertEqual(str(stopped),
                                  'after 1 epochs and 3 pictures; to go on: python main.py --resume ' + folder)
@@ -413,10 +412,9 @@ class Resume(Run):
 
     def test_a_run_without_a_checkpoint_starts_again(self):
         unbroken = self.losses(self.new_run(epochs=3))
-        before = set(os.listdir('runs'))
         with mock.patch.object(recorder.Recorder, 'save'):
             self.stop_in(4, lambda: self.kill(signal.SIGINT))
-        folder = os.path.join('runs', (set(os.listdir('runs')) - before).pop())
+        folder = os.path.join('runs', os.readlink('runs/latest'))
         self.assertEqual(os.listdir(os.path.join(folder, 'checkpoints')), [])
         self.assertEqual(self.main('--resume', folder)[0], 0)
         np.testing.assert_allclose(self.losses(folder), unbroken, atol=1e-6)
@@ -470,7 +468,7 @@ class Resume(Run):
             errors = process.communicate()[1]
             self.assertEqual(process.returncode, status, errors)
             self.assertNotIn('Traceback', errors)
-            folder, = glob.glob('runs/*')
+            folder = os.path.join('runs', os.readlink('runs/latest'))
             arguments = ['--resume', folder]
             if signum != signal.SIGKILL:
                 self.assertRegex(errors.splitlines()[-1],
@@ -540,19 +538,21 @@ class Disk(Run):
         folder = self.new_run(epochs=2)
         checkpoints = os.path.join(folder, 'checkpoints')
         before = sorted(os.listdir(checkpoints))
-        with self.file_size_limit(50000):
-            status, errors = self.main('--resume', folder, '--epochs', '3')
-        self.assertEqual(status, 2)
-        self.assertRegex(errors.splitlines()[-1],
-                         '^error: .*the checkpoint cannot be written .*File too large.*--resume ' + folder)
-        self.assertEqual(sorted(os.listdir(checkpoints)), before)
+        for what, patch in (('the checkpoint', mock.patch.object(recorder.Recorder, '_write_event')),
+                            ("TensorBoard's events", contextlib.suppress())):
+            with self.file_size_limit(50000), patch:
+                status, errors = self.main('--resume', folder, '--epochs', '3')
+            self.assertEqual(status, 2)
+            self.assertRegex(errors.splitlines()[-1],
+                             '^error: .*{} cannot be written .*File too large.*--resume {}'.format(what, folder))
+            self.assertEqual(sorted(os.listdir(checkpoints)), before)
         self.assertEqual(self.main('--resume', folder)[0], 0)
         np.testing.assert_allclose([entry['cross_entropy'] for entry in self.history(folder)],
                                    [entry['cross_entropy'] for entry in self.history(unbroken)], atol=1e-6)
 
     def test_room_is_looked_for_before_the_training(self):
         with mock.patch.object(shutil, 'disk_usage', return_value=mock.Mock(free=1e3)):
-            self.refused(r'runs: 0\.0 MB are free, and checkpoints need [\d.]+ MB')
+            self.refused(r'runs: 0\.0 MB are free, and checkpoints and model need [\d.]+ MB')
             self.refused(r'data: 0\.0 MB are free, and the features need [\d.]+ MB', '--freeze-encoder')
 
     def test_what_a_killed_process_has_left_is_removed_unless_it_is_in_use(self):

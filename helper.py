@@ -216,17 +216,17 @@ def _remove(path):
 # Reading
 
 
-def list_pictures(data_folder):
+def list_pictures(data_folder, subfolder='image_2'):
     """The PNG and JPEG pictures of data_folder/image_2: their paths, sorted.
 
     Raises UserError where there is none, and where two have one name.
     """
-    folder = os.path.join(data_folder, 'image_2')
+    folder = os.path.join(data_folder, subfolder)
     paths = _list(folder, r'\.(png|jpe?g)$')
     if not paths:
         raise UserError('{}: no PNG or JPEG pictures'.format(folder))
     for path, following in zip(paths, paths[1:]):
-        if _stem(path) == _stem(following):
+        if stem(path) == stem(following):
             raise UserError('{} and {}: two pictures of one name; remove one'.format(path, following))
     return paths
 
@@ -237,11 +237,11 @@ def check_pictures(paths):
         with _open(path) as image:
             image.load()
 
-    for _ in tqdm(_in_order(load, paths), desc='Check pictures', total=len(paths), unit='picture', leave=False):
+    for _ in tqdm(in_order(load, paths), desc='Check pictures', total=len(paths), unit='picture', leave=False):
         pass
 
 
-def _in_order(function, items, threads=None):
+def in_order(function, items, threads=None):
     """Yield function(item) of each item, in order, while threads work on the next ones; raises what they raise."""
     threads = threads or THREADS
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
@@ -260,19 +260,20 @@ def _list(folder, pattern):
                   if re.search(pattern, os.path.basename(path), re.IGNORECASE))
 
 
-def _stem(path):
+def stem(path):
+    """The name of a file without its ending."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def _pair_with_labels(data_folder):
+def pair_with_labels(data_folder):
     """The (picture, label) paths of a folder in KITTI's layout; each pair is of one size."""
     label_folder = os.path.join(data_folder, 'gt_image_2')
-    label_of = {'_'.join(_stem(path).rsplit('_road_', 1)): path for path in _list(label_folder, r'_road_.*\.png$')}
+    label_of = {'_'.join(stem(path).rsplit('_road_', 1)): path for path in _list(label_folder, r'_road_.*\.png$')}
     pairs = []
     for picture in list_pictures(data_folder):
-        label = label_of.get(_stem(picture))
+        label = label_of.get(stem(picture))
         if label is None:
-            category, underscore, number = _stem(picture).rpartition('_')
+            category, underscore, number = stem(picture).rpartition('_')
             if not underscore:
                 raise UserError('{}: a name of the form um_000003 is needed, whose label is um_road_000003.png'.format(
                     picture))
@@ -306,16 +307,19 @@ def _open(path):
             path, getattr(error, 'strerror', None) or error))
 
 
-def read_picture(path, image_shape):
-    """The picture as uint8 [height, width, 3], red green blue, resized to image_shape (height, width)."""
+def read_picture(path, image_shape=None):
+    """The picture as uint8 [height, width, 3], red green blue, resized to image_shape (height, width), if any."""
     with _open(path) as image:
         if image.mode.startswith('I'):  # 16-bit grey, of which Pillow's own conversion would clip the bright part
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return np.asarray(image.convert('RGB').resize(image_shape[::-1], Image.BILINEAR))
+        image = image.convert('RGB')
+    return np.asarray(image.resize(image_shape[::-1], Image.BILINEAR) if image_shape else image)
 
 
-def read_label(path, image_shape):
+def read_label(path, image_shape=None):
     """The label as bool [height, width, 2], one-hot (background, road); all False where the pixel does not count.
+
+    image_shape: (height, width) to which it is resized, if any.
 
     Raises UserError where it has another colour.
     """
@@ -324,7 +328,9 @@ def read_label(path, image_shape):
     colours = image.getcolors(3)  # None: there are more
     if not colours or not {colour for _, colour in colours} <= {BACKGROUND, ROAD, DOES_NOT_COUNT}:
         _refuse_colours(path, np.asarray(image))
-    label = np.asarray(image.resize(image_shape[::-1], Image.NEAREST))  # blends of two colours would be a third
+    if image_shape:
+        image = image.resize(image_shape[::-1], Image.NEAREST)  # blends of two colours would be a third
+    label = np.asarray(image)
     return np.stack([_is_colour(label, BACKGROUND), _is_colour(label, ROAD)], axis=-1)
 
 
@@ -344,14 +350,14 @@ def _is_colour(picture, colour):
 
 def read_batches(paths, image_shape):
     """Yield the pictures, in order and in batches, uint8 [n, height, width, 3], resized to image_shape."""
-    return _in_order(lambda start: np.array([read_picture(path, image_shape)
+    return in_order(lambda start: np.array([read_picture(path, image_shape)
                                              for path in paths[start:start + INFERENCE_BATCH]]),
                      range(0, len(paths), INFERENCE_BATCH))
 
 
 def category(path):
     """The category of a picture: `um` of .../um_000003.png."""
-    return _stem(path).rpartition('_')[0]
+    return stem(path).rpartition('_')[0]
 
 
 def draw_validation(paths, fraction, seed):
@@ -390,7 +396,7 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB, v
     Raises UserError where pictures or labels are missing, unreadable, of different sizes or of strange colours, and
     where one of the classes is nowhere in the labels.
     """
-    pairs = _pair_with_labels(data_folder)
+    pairs = pair_with_labels(data_folder)
     validation_indices = draw_validation([picture for picture, _ in pairs], validation, seed)
     batches = Batches(pairs, image_shape, np.random.randint(2 ** 31) if seed is None else seed, cache_mb,
                       validation_indices, augmented)
@@ -402,7 +408,7 @@ class Batches:
     """The batches of a folder: called with a batch size, it gives those of the next epoch.
 
     pictures: number of pictures of an epoch.
-    files: the paths of all pictures and labels of the folder.
+    pairs: the (picture, label) paths of the folder.
     validation_pictures: the paths of the pictures that are left out.
     features: set to [arrays], a tuple of arrays with a row for each picture of the folder, in the order of
     list_pictures, it has the batches hold tuples of such rows in place of the images. Augmented batches need
@@ -412,14 +418,14 @@ class Batches:
     """
 
     def __init__(self, pairs, image_shape, seed, cache_mb, validation_indices, augmented):
-        self._pairs, self._image_shape, self._seed, self._augmented = pairs, image_shape, seed, augmented
+        self._image_shape, self._seed, self._augmented = image_shape, seed, augmented
         self._cache, self._cached_pairs = {}, cache_mb * 2 ** 20 // (image_shape[0] * image_shape[1] * (3 + 2))
         self._validation = validation_indices
         self._training = np.setdiff1d(np.arange(len(pairs)), validation_indices)
         self._random = np.random.RandomState(seed)
         self._epoch = self._skipped = 0  # the next epoch, and how many of its pictures are left out
         self.features = None
-        self.pictures, self.files = len(self._training), sum(pairs, ())
+        self.pictures, self.pairs = len(self._training), pairs
         self.validation_pictures = [pairs[index][0] for index in validation_indices]
 
     def __call__(self, batch_size):
@@ -440,7 +446,7 @@ class Batches:
 
     def read_all(self):
         """Read all pictures and labels, so that errors come now; yields the labels to train on."""
-        pairs = tqdm(_in_order(self._read, range(len(self._pairs))), desc='Read pictures', total=len(self._pairs),
+        pairs = tqdm(in_order(self._read, range(len(self.pairs))), desc='Read pictures', total=len(self.pairs),
                      unit='picture', leave=False)
         training = set(self._training)
         return (label for index, (_, label) in enumerate(pairs) if index in training)
@@ -448,10 +454,10 @@ class Batches:
     def _in_order(self, make, indices, batch_size):
         batches = [indices[start:start + batch_size] for start in range(0, len(indices), batch_size)]
         if self.features is not None:
-            return _in_order(make, batches, threads=1)  # more would not copy faster, but take more memory
+            return in_order(make, batches, threads=1)  # more would not copy faster, but take more memory
         # What is in memory already is copied faster than a thread is asked for it.
-        work = self._augmented or len(self._cache) < len(self._pairs)
-        return (_in_order if work else map)(make, batches)
+        work = self._augmented or len(self._cache) < len(self.pairs)
+        return (in_order if work else map)(make, batches)
 
     def _batch(self, indices, epoch=None):
         """The (images or rows of features, labels) at these indices: varied for an epoch, otherwise as they are."""
@@ -472,14 +478,14 @@ class Batches:
     def _read(self, index):
         if index in self._cache:
             return self._cache[index]
-        picture, label = self._pairs[index]
+        picture, label = self.pairs[index]
         pair = read_picture(picture, self._image_shape), read_label(label, self._image_shape)
         if index < self._cached_pairs:
             self._cache[index] = pair
         return pair
 
     def _read_label(self, index):
-        return self._cache[index][1] if index in self._cache else read_label(self._pairs[index][1], self._image_shape)
+        return self._cache[index][1] if index in self._cache else read_label(self.pairs[index][1], self._image_shape)
 
 
 def _check_classes(batches, data_folder):
@@ -563,14 +569,26 @@ def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_p
         output_dir = os.path.join(runs_dir, str(time.time()))
         os.makedirs(output_dir)
     pictures = gen_test_output(sess, logits, keep_prob, input_image, data_folder, image_shape, look)
-
-    def write(name_and_picture):
-        name, picture = name_and_picture
-        with written_whole(os.path.join(output_dir, _stem(name) + '.png')) as file:
-            # In memory first, since imageio complains once more where a disk is full. The level takes a quarter of the
-            # time of the default one, for a tenth more bytes.
-            file.write(imageio.imwrite('<bytes>', picture, format='png', compress_level=1))
-
-    for _ in tqdm(_in_order(write, pictures), desc='Paint', total=len(list_pictures(data_folder)), unit='picture'):
-        pass
+    write_pictures(((os.path.join(output_dir, stem(name) + '.png'), picture) for name, picture in pictures),
+                   len(list_pictures(data_folder)))
     return output_dir
+
+
+def write_pictures(pictures, total):
+    """Write (path, picture) pairs, by threads, while the next ones are made; the pictures are those of write_picture().
+
+    total: how many they are, for the progress bar.
+    """
+    for _ in tqdm(in_order(lambda pair: write_picture(*pair), pictures), desc='Paint', total=total, unit='picture'):
+        pass
+
+
+def write_picture(path, picture):
+    """Write a picture, uint8 [height, width, 3] or [height, width], as a PNG, whole or not at all.
+
+    Raises UserError where it cannot be written.
+    """
+    with written_whole(path) as file:
+        # In memory first, since imageio complains once more where a disk is full. The level takes a quarter of the
+        # time of the default one, for a tenth more bytes.
+        file.write(imageio.imwrite('<bytes>', picture, format='png', compress_level=1))

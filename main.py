@@ -18,14 +18,16 @@ import time
 
 import numpy as np
 import PIL
-from tensorflow.python.client import device_lib
 from tqdm import tqdm
 
 import demo
+import device
 import features
 import gradients
 import helper
+import inference
 import metrics
+import page
 import recorder
 import safety
 import vgg16
@@ -49,6 +51,9 @@ DEMO_SETTINGS = dict(epochs=10, batch_size=1)
 VALIDATION_COST, VALIDATION_COST_FROZEN = 1 / 3, 1
 VALIDATION_SHARE = 0.1  # of the time, at most, is spent on validation
 SHOWN = 3  # validation pictures in TensorBoard
+
+# Options that ask for something else than a new training, and the options that each of them may have
+MODES = {'resume': {'epochs', 'data_dir'}, 'predict': {'model', 'save_masks'}, 'evaluate': {'model'}}
 
 LONG_TRAINING = 600  # seconds from which on a training without a GPU says how long it takes
 
@@ -368,46 +373,6 @@ def tell_duration(get_batches_fn, progress, epochs):
     return get_timed_batches_fn
 
 
-def choose_precision(amp):
-    """The session's settings, with TensorFlow's rewrite of the graph to mixed precision where amp asks for it.
-
-    Returns (tf.ConfigProto, 'float32', 'float16' or 'bfloat16'): float32 where the device has no other.
-    """
-    config = tf.ConfigProto()
-    rewriter = config.graph_options.rewrite_options
-    gpu = tf.config.experimental.list_physical_devices('GPU')
-    if not amp:
-        return config, 'float32'
-    if gpu and tf.test.is_gpu_available(min_cuda_compute_capability=(7, 0)):
-        rewriter.auto_mixed_precision = rewriter.ON
-        return config, 'float16'
-    if not gpu and cpu_has_bfloat16() and hasattr(rewriter, 'auto_mixed_precision_onednn_bfloat16'):
-        rewriter.auto_mixed_precision_onednn_bfloat16 = rewriter.ON
-        return config, 'bfloat16'
-    print('--amp has no effect: it needs a GPU with tensor cores, or a CPU with bfloat16 and TensorFlow 2')
-    return config, 'float32'
-
-
-def cpu_has_bfloat16():
-    """Whether the CPU multiplies bfloat16 in hardware; False where the system does not tell."""
-    try:
-        with open('/proc/cpuinfo') as file:
-            return 'avx512_bf16' in file.read()
-    except OSError:
-        return False
-
-
-def report_device(precision):
-    """Print what trains; returns the name of the GPU, None where there is none."""
-    name = None
-    if tf.config.experimental.list_physical_devices('GPU'):
-        name = next(device.physical_device_desc for device in device_lib.list_local_devices()
-                    if device.device_type == 'GPU')
-    print('TensorFlow {} {} in {}'.format(
-        tf.__version__, 'trains on ' + name if name else 'found no GPU and trains on the CPU', precision))
-    return name
-
-
 def made_with(data_dir, files, precision):
     """What has to be the same for a run to be resumed: {name: value}.
 
@@ -431,11 +396,11 @@ def check_name(folder):
 def check_end(testing, runs_dir):
     """Look now at what the end of a run needs, rather than after hours of training.
 
-    Returns the get_batches_fn of the test pictures, None where they have no labels.
+    Returns the (picture, label) paths of the test pictures, none where they have no labels.
     """
-    get_test_batches_fn = None
+    pairs = []
     if os.path.isdir(os.path.join(testing, 'gt_image_2')):
-        get_test_batches_fn = helper.gen_batch_function(testing, IMAGE_SHAPE, cache_mb=0)
+        pairs = helper.gen_batch_function(testing, IMAGE_SHAPE, cache_mb=0).pairs
     else:
         helper.check_pictures(helper.list_pictures(testing))
     try:
@@ -444,7 +409,7 @@ def check_end(testing, runs_dir):
     except OSError as error:
         raise safety.UserError('{}: no folder to write to ({}). Make it writable, or name another with '
                                '--runs-dir'.format(runs_dir, error.strerror))
-    return get_test_batches_fn
+    return pairs
 
 
 def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
@@ -454,11 +419,10 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
 
     What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
     decoder's first weights. With freeze_encoder VGG-16 stays as it is, and only the decoder is trained, in float32. amp
-    is for choose_precision(), cache_mb for helper.gen_batch_function(). resume is the folder of a run that goes on from
-    its last checkpoint.
+    is for device.choose_precision(), cache_mb for helper.gen_batch_function(). resume is the folder of a run that goes
+    on from its last checkpoint. validation is the share of the pictures that are only scored, augment whether the others vary.
 
-    Returns the folder of the painted pictures and the checkpoints, a new one in runs_dir. Where there are labels beside
-    the test pictures, their road IoU is printed.
+    Returns the folder of all that it leaves, a new one in runs_dir: see leave_results() and recorder.py.
     """
     settings = dict(locals())
     del settings['runs_dir'], settings['resume']
@@ -471,12 +435,12 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     helper.maybe_download_kitti_road(data_dir)
     training, testing = (os.path.join(data_dir, 'data_road', split) for split in ('training', 'testing'))
     get_batches_fn = helper.gen_batch_function(training, IMAGE_SHAPE, seed, cache_mb, validation, augment)
-    get_test_batches_fn = check_end(testing, resume or runs_dir)
-    config, precision = choose_precision(amp)
-    gpu = report_device(precision)
+    test_pairs = check_end(testing, resume or runs_dir)
+    config, precision = device.choose_precision(amp)
+    gpu = device.report_device(precision)
     about = dict(python=platform.python_version(), numpy=np.__version__, Pillow=PIL.__version__, device=gpu or 'CPU')
 
-    with recorder.Recorder(runs_dir, settings, made_with(data_dir, get_batches_fn.files, precision),
+    with recorder.Recorder(runs_dir, settings, made_with(data_dir, sum(get_batches_fn.pairs, ()), precision),
                            about, resume) as record, \
             tf.Graph().as_default(), tf.Session(config=config) as sess:
         tf.set_random_seed(seed)
@@ -497,10 +461,38 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
             nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
             logits = fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record,
                          loss_scaling=precision == 'float16', tell_long=not gpu, **training_settings)
-        output_dir = helper.save_inference_samples(
-            runs_dir, data_dir, sess, IMAGE_SHAPE, logits, keep_prob_input, input_image, record.folder)
-        print('Test pictures with the road painted green: {}'.format(output_dir))
-    return output_dir
+        leave_results(sess, input_image, keep_prob_input, logits, data_dir, get_batches_fn.validation_pictures,
+                      dict(get_batches_fn.pairs + test_pairs), record)
+    return record.folder
+
+
+def leave_results(sess, input_image, keep_prob, logits, data_dir, validation_pictures, label_of, record):
+    """Put into the folder of a run what its trained network is good for: model, overlays, and the page with the scores.
+
+    validation_pictures: paths of those to be shown besides the test pictures.
+    label_of: {path of a picture: path of its label}; pictures that have one are scored.
+    """
+    gallery, scores = page.Page(), {}
+
+    def look(path, picture, probability, part='test'):
+        section = 'Validation, the worst first' if part == 'validation' else 'Test, ' + helper.category(path)
+        score = metrics.RoadScores()
+        if path in label_of:
+            score.add(probability, helper.read_label(label_of[path], IMAGE_SHAPE))
+            scores[part] = scores.get(part, metrics.RoadScores()) + score
+        gallery.add(section, os.path.basename(path), picture, helper.paint(picture, probability), probability,
+                    score.summary()['road_iou'])
+
+    inference.export(sess, input_image, keep_prob, logits, os.path.join(record.folder, 'model'), IMAGE_SHAPE)
+    for sample in helper.segment(sess, logits, keep_prob, input_image, validation_pictures, IMAGE_SHAPE):
+        look(*sample, part='validation')
+    helper.save_inference_samples(os.path.dirname(record.folder), data_dir, sess, IMAGE_SHAPE, logits, keep_prob,
+                                  input_image, record.folder, look)
+    print('Test pictures with the road painted green: {}'.format(record.folder))
+    scores = {part: score.summary() for part, score in scores.items()}
+    if scores:
+        print(metrics.format_table(scores))
+    record.write_page(gallery, {part: metrics.titled(score) for part, score in scores.items()})
 
 
 def prepare_demo(data_dir, seed):
@@ -548,6 +540,15 @@ def make_parser():
     parser.add_argument('--resume', default=argparse.SUPPRESS, metavar='RUN',
                         help='go on with the run of this folder, runs/<time>, where it was stopped, with its own '
                              'settings; --epochs may ask for more, --data-dir say where its data is now')
+    parser.add_argument('--predict', default=argparse.SUPPRESS, metavar='PATH',
+                        help='paint the road on a picture, the pictures of a folder or a video, with the model of '
+                             '--model')
+    parser.add_argument('--evaluate', default=argparse.SUPPRESS, metavar='FOLDER',
+                        help="score the model of --model on a folder in KITTI's layout, of image_2 and gt_image_2")
+    parser.add_argument('--model', default=argparse.SUPPRESS, metavar='RUN',
+                        help='folder of the run, runs/<time>, that trained the model')
+    parser.add_argument('--save-masks', action='store_true', default=argparse.SUPPRESS,
+                        help='with --predict: write the road white on black, too')
     parser.add_argument('--data-dir', default='data', metavar='DIR', help='folder of vgg and data_road')
     parser.add_argument('--runs-dir', default='runs', metavar='DIR', help='folder in which each run makes its own')
     parser.add_argument('--epochs', type=count, default=EPOCHS, metavar='N', help='times to go through the pictures')
@@ -581,18 +582,22 @@ def make_parser():
 
 
 def parse_arguments():
-    """The command line as a dict: what was given, and the defaults; with --resume only what was given."""
+    """The command line as a dict: what was given, and the defaults; with one of MODES only what was given."""
     parser = make_parser()
     arguments = vars(parser.parse_args())
     if 'demo' in arguments:
         parser.set_defaults(**DEMO_SETTINGS)
         arguments = vars(parser.parse_args())
-    if 'resume' in arguments:
-        unset = argparse.Namespace(**dict.fromkeys(arguments))
-        parsed = vars(parser.parse_args(namespace=unset))
-        arguments = {name: value for name, value in parsed.items() if value is not None}
-        for name in sorted(set(arguments) - {'resume', 'epochs', 'data_dir', 'debug'}):
-            parser.error('--resume goes on with the settings of the run: leave out --' + name.replace('_', '-'))
+    for mode, others in MODES.items():
+        if mode in arguments:
+            unset = argparse.Namespace(**dict.fromkeys(arguments))
+            given = vars(parser.parse_args(namespace=unset))
+            arguments = {name: value for name, value in given.items() if value is not None}
+            for name in sorted(set(arguments) - {mode, 'debug', *others}):
+                parser.error('--{} takes all settings from the run: leave out --{}'.format(
+                    mode, name.replace('_', '-')))
+    if ('model' in arguments) != bool({'predict', 'evaluate'} & set(arguments)):
+        parser.error('--model RUN goes with --predict PATH or --evaluate FOLDER, and each of them with it')
     return arguments
 
 
@@ -641,6 +646,12 @@ def main():
         # So that the lines of a long run reach a log file as they come, whatever its encoding.
         sys.stdout.reconfigure(line_buffering=True, errors='backslashreplace')
     with safety.errors_in_one_line(what_saves_memory(settings), settings.pop('debug', False)):
+        if 'model' in settings:
+            check_name(settings['model'])
+        if 'predict' in settings:
+            return inference.predict(settings['predict'], settings['model'], settings.get('save_masks', False))
+        if 'evaluate' in settings:
+            return inference.evaluate(settings['evaluate'], settings['model'])
         if 'resume' in settings:
             settings = resumed_settings(**settings)
         elif settings.pop('demo', False):

@@ -82,3 +82,22 @@ class RoadScores:
             return np.nan
         # Whole numbers: in floats, 3 of 10 pixels are less than a recall of 3 * 0.1.
         return np.mean([np.nanmax(precision[10 * found >= tenths * found[0]]) for tenths in range(11)])
+
+
+def titled(summary):
+    """{title: score} of a RoadScores.summary(), in the order and with the names of the benchmark's tables."""
+    return {title: summary[name] for title, name in (
+        ('MaxF', 'max_f'), ('threshold', 'threshold'), ('AP', 'average_precision'), ('precision', 'precision'),
+        ('recall', 'recall'), ('FPR', 'false_positive_rate'), ('FNR', 'false_negative_rate'), ('road IoU', 'road_iou'),
+        ('accuracy', 'pixel_accuracy'))}
+
+
+def format_table(scores):
+    """{name: summary} as the text of a table with a line for each name."""
+    rows = {name: titled(summary) for name, summary in scores.items()}
+    width = max(map(len, rows))
+    lines = [' ' * width + ''.join(map('{:>11}'.format, next(iter(rows.values()))))]
+    for name, values in rows.items():
+        cells = ('-' if value is None else '{:.4f}'.format(value) for value in values.values())
+        lines.append('{:{}}'.format(name, width) + ''.join(map('{:>11}'.format, cells)))
+    return '\n'.join(lines)

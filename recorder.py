@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 import shlex
 import signal
@@ -82,6 +83,9 @@ class Progress:
             self.save(sess)
             raise safety.Stopped(stop)
 
+    def use_best(self, sess):
+        """The weights stay those of the last epoch."""
+
     def add_overlay(self, name, overlay):
         """Nothing is kept."""
 
@@ -133,7 +137,8 @@ class Recorder(Progress):
     def __exit__(self, kind, error, trace):
         self._lock.close()
         if self._events:
-            self._events.close()
+            with contextlib.suppress(tf.errors.OpError):  # what could not be written has been reported
+                self._events.close()
         if isinstance(error, KeyboardInterrupt) and self.folder:
             done = 'after {} epochs and {} pictures; '.format(len(self.history), self.pictures)
             advice = 'to go on: python main.py --resume {}'.format(shlex.quote(self.folder))
@@ -170,10 +175,12 @@ class Recorder(Progress):
         self._saver = tf.train.Saver(variables, max_to_keep=None)
         self._trained = {variable.op.name: variable for variable in tf.trainable_variables()}
         self._regularisation = regularisation
-        size = sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0) for variable in variables)
+        size = _bytes(variables)
         self._next_save = time.time() + SAVE_INTERVAL * size / SAVE_SPEED
         paths = self._checkpoints() if self.folder else []
-        safety.check_space(self.folder or self.runs_dir, size * (CHECKPOINTS_AT_ONCE - len(paths)), 'checkpoints need')
+        safety.check_space(self.folder or self.runs_dir,
+                           size * (CHECKPOINTS_AT_ONCE - len(paths)) + _bytes(self._trained.values()),
+                           'checkpoints and model need')
         if not self.folder:
             self._make_folder()
         try:
@@ -183,9 +190,7 @@ class Recorder(Progress):
         restored = self._restore(sess, paths)
         self._write('settings.json', json.dumps(self._content, indent=2))
         self._write_history()
-        self._events = tf.summary.FileWriter(self.folder, sess.graph)
-        # Where a checkpoint was older than the events, TensorBoard drops what is about to come again.
-        self._events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), len(self.history) + 1)
+        self._begin_events(sess.graph)
         print('Settings, history and checkpoints: {}'.format(self.folder))
         return restored
 
@@ -273,6 +278,36 @@ class Recorder(Progress):
             for name, variable in self._trained.items():
                 variable.load(self._best_weights[name], sess)
 
+    def write_page(self, gallery, scores):
+        """Write index.html: gallery, a page.Page, with the settings, the history and tables of scores."""
+        path = os.path.join(self.folder, 'index.html')
+        best = best_epoch(self.history)
+        summary = '{} epochs, made with {}.{}'.format(
+            len(self.history), ', '.join('{} {}'.format(name, value) for name, value in self._content['made_with'].items()
+                                         if name in ('TensorFlow', 'precision')),
+            ' The best by validation is epoch {}, whose weights are used.'.format(best) if best else '')
+        gallery.write(path, 'Road segmentation, run {}'.format(os.path.basename(self.folder)), summary,
+                      dict(self._content['settings'], **self._content['about']), self.history, scores)
+        print('Page: {}'.format(path))
+
+    def _begin_events(self, graph):
+        # Not tf.summary.FileWriter, whose thread swallows the error of a full disk, or raises it anywhere.
+        name = 'events.out.tfevents.{:.6f}.{}'.format(time.time(), platform.node())
+        self._events = tf.io.TFRecordWriter(os.path.join(self.folder, name))
+        self._write_event(file_version='brain.Event:2')
+        self._write_event(graph_def=graph.as_graph_def().SerializeToString())
+        # Where the checkpoint is older than earlier events, TensorBoard drops what is about to come again.
+        self._write_event(step=len(self.history) + 1, session_log=tf.SessionLog(status=tf.SessionLog.START))
+
+    def _write_event(self, **content):
+        try:
+            self._events.write(tf.Event(wall_time=time.time(), **content).SerializeToString())
+            self._events.flush()
+        except tf.errors.OpError as error:
+            raise safety.UserError("{}: TensorBoard's events cannot be written ({}). Make room there; "
+                                   'python main.py --resume {} goes on from the last checkpoint'.format(
+                                       self.folder, safety.reason(error), shlex.quote(self.folder)))
+
     def _write_events(self, entry):
         scores = dict(entry, **{'validation/' + name: value for name, value in entry.get('validation', {}).items()})
         values = [tf.Summary.Value(tag=name, simple_value=value) for name, value in sorted(scores.items())
@@ -282,8 +317,7 @@ class Recorder(Progress):
                 height=overlay.shape[0], width=overlay.shape[1], colorspace=3,
                 encoded_image_string=imageio.imwrite('<bytes>', overlay, format='jpg'))))
         self._overlays = {}
-        self._events.add_summary(tf.Summary(value=values), entry['epoch'])
-        self._events.flush()
+        self._write_event(step=entry['epoch'], summary=tf.Summary(value=values))
 
     def save(self, sess):
         """Write a checkpoint, unless nothing has happened since the last, and remove those that are not needed.
@@ -333,8 +367,8 @@ class Recorder(Progress):
         if not best_epoch(history):
             return None
         try:
-            with np.load(self._best_path(history)) as file:
-                weights = {name: file[name] for name in self._trained}
+            with open(self._best_path(history), 'rb') as file, np.load(file) as arrays:
+                weights = {name: arrays[name] for name in self._trained}
         except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             raise ValueError('{}: {}'.format(self._best_path(history), safety.reason(error)))
         for name, array in weights.items():
@@ -377,6 +411,10 @@ def best_epoch(history):
     """The number of the epoch with the highest road IoU in validation, the first of them; 0 where none was scored."""
     scored = [entry for entry in history if 'validation' in entry]
     return max(scored, key=lambda entry: entry['validation']['road_iou'] or 0)['epoch'] if scored else 0
+
+
+def _bytes(variables):
+    return sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0) for variable in variables)
 
 
 def _write_state(folder, state):

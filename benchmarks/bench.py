@@ -24,6 +24,7 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+import device
 import helper
 import main
 import recorder
@@ -147,16 +148,16 @@ def make_features(job, folder):
 
 def train_decoder(job, vgg_features, get_batches_fn, epochs):
     """Seconds for a picture in the epochs behind the first, which also prepares the graph."""
-    seconds = []
+    seconds, get_batches_fn.features = [], [vgg_features]
 
     @functools.wraps(get_batches_fn)
-    def timed(*args, **kwargs):
+    def timed(batch_size):
         start = time.time()
-        for batch in get_batches_fn(*args, **kwargs):
+        for batch in get_batches_fn(batch_size):
             yield batch
         seconds.append(time.time() - start)
     with quietly():
-        main.train_decoder(vgg_features, timed, recorder.Progress(), main.L2, 0, epochs=epochs,
+        main.train_decoder(timed, recorder.Progress(), main.L2, 0, epochs=epochs,
                            batch_size=job.batch_size, learning_rate=main.LEARNING_RATE, keep_prob=main.KEEP_PROB)
     return np.median(seconds[1:]) / len(vgg_features[0])
 
@@ -165,7 +166,7 @@ def train_decoder(job, vgg_features, get_batches_fn, epochs):
 def network(job, decoder=True):
     """Gives (session, image_input, keep_prob, the decoder's output or else VGG-16's three layers)."""
     with quietly():
-        config, _ = main.choose_precision(job.amp)
+        config, _ = device.choose_precision(job.amp)
     with tf.Graph().as_default(), tf.Session(config=config) as sess:
         tf.set_random_seed(0)
         vgg = main.load_vgg(sess, job.vgg)
@@ -342,7 +343,7 @@ def print_frozen_run(job, count, features, epoch):
 
 
 def print_amp(job, rounds):
-    _, precision = main.choose_precision(amp=True)
+    _, precision = device.choose_precision(amp=True)
     if precision == 'float32':
         return
     with contextlib.ExitStack() as stack:

@@ -43,7 +43,7 @@ def history(run):
 def kill(process, folder, delay, while_saving):
     """Wait for the moment, and kill; returns what the process was at, None where it had ended."""
     def scratch():
-        return set(glob.glob(os.path.join(folder, '*', 'checkpoints', '.fcn8-scratch-*')))
+        return set(glob.glob(os.path.join(folder, '[0-9]*', 'checkpoints', '.fcn8-scratch-*')))
     left_by_others = scratch()
     deadline = time.time() + delay
     while time.time() < deadline and process.poll() is None:
@@ -58,7 +58,7 @@ def kill(process, folder, delay, while_saving):
         return None
     if process.returncode != -signal.SIGKILL:
         sys.exit('exit status {}: {}'.format(process.returncode, errors[-500:]))
-    if not glob.glob(os.path.join(folder, '*', 'settings.json')):
+    if not glob.glob(os.path.join(folder, '[0-9]*', 'settings.json')):
         return 'what comes before the run has its folder'
     return 'starting, training or painting' if scratch() <= left_by_others else 'saving'
 
@@ -78,14 +78,14 @@ def kill_and_compare(demo, longest, expected, kills, chance):
                 if hit is None:
                     break
                 found[hit] += 1
-                for path in glob.glob(os.path.join(folder, '*', 'history.jsonl')):
+                for path in glob.glob(os.path.join(folder, '[0-9]*', 'history.jsonl')):
                     print('kill {}: {} epochs are done'.format(
                         sum(found.values()), len(history(os.path.dirname(path)))), flush=True)
-                for path in glob.glob(os.path.join(folder, '*', 'settings.json')):
+                for path in glob.glob(os.path.join(folder, '[0-9]*', 'settings.json')):
                     arguments = ['--resume', os.path.dirname(path)]
             else:
                 finish(arguments)
-            got, = [history(os.path.dirname(path)) for path in glob.glob(os.path.join(folder, '*', 'history.jsonl'))]
+            got, = [history(os.path.dirname(path)) for path in glob.glob(os.path.join(folder, '[0-9]*', 'history.jsonl'))]
         if len(got) != len(expected):
             sys.exit('{} epochs instead of {}'.format(len(got), len(expected)))
         runs += 1
