@@ -1,8 +1,8 @@
 """A trained network as a SavedModel of its own, and its use: for pictures, for videos, for scores.
 
-The model has the tag `serve` and one signature, `serving_default`: `pictures`, uint8 [n, h, w, 3], red green blue, of any
-size, to `road_probability`, float32 [n, h, w]. It has neither variables nor dropout, and each TensorFlow version from
-1.15 on can load it.
+The model has the tag `serve` and one signature, `serving_default`: from `pictures`, uint8 [n, h, w, 3], red green blue,
+of any size, to `road_probability`, float32 [n, h, w]. It has neither variables nor dropout; TensorFlow 1.15 and 2.21
+load each other's.
 """
 import collections
 import contextlib
@@ -53,7 +53,7 @@ def export(sess, image_input, keep_prob, logits, path, image_shape):
 
 
 def _resize(pictures, shape):
-    """Bilinear, and without aliasing where it makes them smaller: as Pillow does it, with which the batches are read."""
+    """Bilinear, and without aliasing where it makes them smaller: as Pillow does it, which makes the batches."""
     factors = tf.cast(shape, tf.float32) / tf.cast(tf.shape(pictures)[1:3], tf.float32)
     return tf.raw_ops.ScaleAndTranslate(images=pictures, size=shape, scale=factors, translation=tf.zeros([2]),
                                         kernel_type='triangle', antialias=True)
@@ -129,8 +129,8 @@ def load(run):
         except tf.errors.ResourceExhaustedError:
             raise
         except Exception as error:  # what damaged files make TensorFlow raise depends on where the damage is
-            raise safety.UserError('{}: not the model of a run, or damaged ({}). Name another run, or train again'.format(
-                path, safety.reason(error)))
+            raise safety.UserError('{}: not the model of a run, or damaged ({}). Name another run, or train '
+                                   'again'.format(path, safety.reason(error)))
         sess.graph.finalize()
         yield lambda batch: sess.run(probability, {pictures: batch})
 

@@ -47,6 +47,8 @@ DEMO_TRAINING = 60
 DEMO_TESTING = 24
 DEMO_SETTINGS = dict(epochs=10, batch_size=1)
 
+WARM_UP = 0.25  # share of the training in which the learning rate rises, with --decay
+
 # Time for scoring a picture by that for a training step on it: one pass forward, and none backward
 VALIDATION_COST, VALIDATION_COST_FROZEN = 1 / 3, 1
 VALIDATION_SHARE = 0.1  # of the time, at most, is spent on validation
@@ -161,7 +163,8 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scal
 
 
 def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
-             keep_prob, learning_rate, keep_prob_value=KEEP_PROB, learning_rate_value=LEARNING_RATE, progress=None, validate=None):
+             keep_prob, learning_rate, keep_prob_value=KEEP_PROB, learning_rate_value=LEARNING_RATE, progress=None,
+             validate=None, decay=False):
     """Train, and report each epoch in a line.
 
     get_batches_fn: get_batches_fn(batch_size) gives the (images, labels) of one epoch.
@@ -169,19 +172,23 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
     input_image, correct_label, keep_prob, learning_rate: what a step is fed with.
     progress: a recorder.Progress, from which the training goes on: get_batches_fn then gives the rest of its epoch.
     validate: validate(epoch) gives the summary of metrics.RoadScores after an epoch, or None.
+    decay: whether the learning rate follows slanted_triangle().
 
     Returns the mean cross entropy of each epoch, a list of floats.
 
     Raises safety.UserError where the loss is not finite, and where there are no batches.
     """
-    progress = progress or recorder.Progress()
+    progress, rate = progress or recorder.Progress(), learning_rate_value
     for epoch in progress.epochs(epochs):
         with tqdm(desc='Epoch {}/{}'.format(epoch, epochs), total=getattr(get_batches_fn, 'pictures', None),
                   initial=progress.pictures, unit='picture', leave=False) as bar:
             for images, labels in get_batches_fn(batch_size):
+                if decay:
+                    rate = learning_rate_value * slanted_triangle(
+                        (epoch - 1 + progress.pictures / get_batches_fn.pictures) / epochs)
                 _, loss = sess.run([train_op, cross_entropy_loss],
                                    {input_image: images, correct_label: labels,
-                                    keep_prob: keep_prob_value, learning_rate: learning_rate_value})
+                                    keep_prob: keep_prob_value, learning_rate: rate})
                 if not np.isfinite(loss):
                     raise safety.UserError('the loss became {} in epoch {}, picture {}: try a lower --learning-rate '
                                            'than {}, or a lower --l2'.format(
@@ -191,11 +198,20 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
                 bar.update(len(labels))
         if not progress.pictures:
             raise safety.UserError('there are no pictures to train on')
-        entry = progress.add_epoch(sess, learning_rate=learning_rate_value,
+        entry = progress.add_epoch(sess, learning_rate=rate,
                                    validation=validate(epoch) if validate else None)
-        print('Epoch {epoch}/{epochs}: cross entropy {cross_entropy:.4f}, {scores}{pictures_per_second:.1f} pictures/s, '
-              '{seconds:.0f} s'.format(epochs=epochs, scores=tell_scores(entry.get('validation')), **entry))
+        print('Epoch {epoch}/{epochs}: cross entropy {cross_entropy:.4f}, {scores}{pictures_per_second:.1f} '
+              'pictures/s, {seconds:.0f} s'.format(epochs=epochs, scores=tell_scores(entry.get('validation')), **entry))
     return [entry['cross_entropy'] for entry in progress.history]
+
+
+def slanted_triangle(done):
+    """The factor on the learning rate when this share of the training is done: up in the first quarter, then down to 0.
+
+    Adam's first steps change each weight as much as it allows, however small the gradient is: at the full rate they
+    spoil what VGG-16 has learned. Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.2.
+    """
+    return min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
 
 
 def tell_scores(scores):
@@ -269,7 +285,7 @@ def skip_dropout(sess, image_shape, pictures):
 
 
 def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record, epochs, batch_size, learning_rate,
-        keep_prob, loss_scaling=False, validation_cost=VALIDATION_COST, tell_long=False):
+        keep_prob, decay=False, loss_scaling=False, validation_cost=VALIDATION_COST, tell_long=False):
     """Complete the graph of nn_last_layer with all that the training and the pictures after it need, and train.
 
     record: a recorder.Recorder, from whose last checkpoint the training goes on.
@@ -298,7 +314,7 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, recor
         train_nn(sess, epochs, batch_size,
                  tell_duration(get_batches_fn, record, epochs) if tell_long else get_batches_fn, train_op,
                  cross_entropy_loss, input_image, correct_label, keep_prob_input, learning_rate_input, keep_prob,
-                 learning_rate, progress=record, validate=validate)
+                 learning_rate, progress=record, validate=validate, decay=decay)
         record.save(sess)
     record.use_best(sess)
     return logits
@@ -414,19 +430,20 @@ def check_end(testing, runs_dir):
 
 def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
         keep_prob=KEEP_PROB, l2=L2, seed=0, freeze_encoder=False, amp=False, cache_mb=helper.CACHE_MB,
-        validation=0., augment=False, resume=None):
+        validation=0., augment=False, decay=False, resume=None):
     """Train FCN-8 on data_dir/data_road/training and paint the road on data_dir/data_road/testing.
 
     What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
     decoder's first weights. With freeze_encoder VGG-16 stays as it is, and only the decoder is trained, in float32. amp
-    is for device.choose_precision(), cache_mb for helper.gen_batch_function(). resume is the folder of a run that goes
-    on from its last checkpoint. validation is the share of the pictures that are only scored, augment whether the others vary.
+    is for device.choose_precision(), decay for train_nn(); cache_mb, validation and augment (its `augmented`) are for
+    helper.gen_batch_function(). resume is the folder of a run that goes on from its last checkpoint.
 
     Returns the folder of all that it leaves, a new one in runs_dir: see leave_results() and recorder.py.
     """
     settings = dict(locals())
     del settings['runs_dir'], settings['resume']
-    training_settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, keep_prob=keep_prob)
+    training_settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, keep_prob=keep_prob,
+                             decay=decay)
     check_name(data_dir)
     check_name(resume or runs_dir)
     if any(side <= 0 or side % 32 for side in IMAGE_SHAPE):
@@ -554,6 +571,9 @@ def make_parser():
     parser.add_argument('--epochs', type=count, default=EPOCHS, metavar='N', help='times to go through the pictures')
     parser.add_argument('--batch-size', type=count, default=BATCH_SIZE, metavar='N', help='pictures in a training step')
     parser.add_argument('--learning-rate', type=positive, default=LEARNING_RATE, metavar='X', help='of Adam')
+    parser.add_argument('--decay', action='store_true', default=argparse.SUPPRESS,
+                        help='let the learning rate rise from 0 in the first quarter of the training, and then fall '
+                             'to 0')
     parser.add_argument('--keep-prob', type=number(float, 'probability', lambda value: float32.tiny <= value <= 1),
                         default=KEEP_PROB, metavar='X', help='share of units that dropout keeps')
     parser.add_argument('--l2', type=number(float, 'number from 0', lambda value: 0 <= value <= float32.max),
@@ -615,7 +635,7 @@ def resumed_settings(resume, **given):
         refuse('"{}" is {}'.format(name, 'missing' if name in expected else 'no setting'))
     options = []
     for name, value in settings.items():
-        flag = name in ('freeze_encoder', 'amp', 'augment')
+        flag = name in ('freeze_encoder', 'amp', 'augment', 'decay')
         if isinstance(value, bool) != flag:
             refuse('"{}" cannot be {}'.format(name, value))
         option = '--' + name.replace('_', '-')

@@ -127,5 +127,5 @@ def _chart(title, entries, curves):
         parts += ['<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2"/>'.format(style, *point) for point in points]
         parts.append('<circle class="{}" cx="{}" cy="12" r="4"/><text x="{}" y="16">{}</text>'.format(
             style, legend, legend + 8, name))
-    return ('<svg viewBox="0 0 {} {}" role="img" aria-label="{title}"><text x="{}" y="16">{title}</text>{}</svg>'.format(
-        WIDTH, HEIGHT, LEFT, ''.join(parts), title=title))
+    return '<svg viewBox="0 0 {} {}" role="img" aria-label="{title}"><text x="{}" y="16">{title}</text>{}</svg>'.format(
+        WIDTH, HEIGHT, LEFT, ''.join(parts), title=title)

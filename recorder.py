@@ -281,10 +281,9 @@ class Recorder(Progress):
     def write_page(self, gallery, scores):
         """Write index.html: gallery, a page.Page, with the settings, the history and tables of scores."""
         path = os.path.join(self.folder, 'index.html')
-        best = best_epoch(self.history)
-        summary = '{} epochs, made with {}.{}'.format(
-            len(self.history), ', '.join('{} {}'.format(name, value) for name, value in self._content['made_with'].items()
-                                         if name in ('TensorFlow', 'precision')),
+        best, made_with = best_epoch(self.history), self._content['made_with']
+        summary = '{} epochs in TensorFlow {}, {}.{}'.format(
+            len(self.history), made_with['TensorFlow'], made_with['precision'],
             ' The best by validation is epoch {}, whose weights are used.'.format(best) if best else '')
         gallery.write(path, 'Road segmentation, run {}'.format(os.path.basename(self.folder)), summary,
                       dict(self._content['settings'], **self._content['about']), self.history, scores)

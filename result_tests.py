@@ -1,6 +1,6 @@
-"""The checks of how good a network is and what it leaves: scores, validation, events, page, model: run by project_tests.py.
+"""The checks of what a training comes to: scores, validation, events, page, model and its use; run by project_tests.py.
 
-The models in the folder `fixtures` were written by each of the two TensorFlow versions; to write that of the one in use:
+Each of the two TensorFlow versions wrote one of the models in the folder `fixtures`. To write that of the one in use:
 python -c "import result_tests; result_tests.write_fixture()"
 """
 import glob
@@ -109,13 +109,14 @@ class Scores(unittest.TestCase):
     def test_a_perfect_and_an_inverted_prediction(self):
         _, labels = chance(1, 20, 30)
         perfect = self.scores(labels[..., 1].astype(np.float32), labels).summary()
-        self.assertEqual([perfect[name] for name in ('road_iou', 'pixel_accuracy', 'max_f', 'average_precision')], [1] * 4)
+        for name in ('road_iou', 'pixel_accuracy', 'max_f', 'average_precision'):
+            self.assertEqual(perfect[name], 1, name)
         self.assertEqual(self.scores(1 - labels[..., 1].astype(np.float32), labels).summary()['road_iou'], 0)
 
     def test_what_is_not_defined_is_none(self):
         """Without road, and without any pixel that counts; JSON has no nan."""
         background = self.scores(np.zeros(2, np.float32), np.array([[True, False]] * 2)).summary()
-        self.assertEqual((background['pixel_accuracy'], background['road_iou'], background['threshold']), (1, None, None))
+        self.assertEqual([background[name] for name in ('pixel_accuracy', 'road_iou', 'threshold')], [1, None, None])
         self.assertEqual(set(metrics.RoadScores().summary().values()), {None})
         self.assertIn('-', metrics.format_table({'all': background}))
 
@@ -218,6 +219,35 @@ class Variants(Case):
                     np.testing.assert_array_equal(label, expected[:, ::-1] if number >= 10 else expected)
                     seen.add(int(number))
         self.assertEqual(seen, {0, 1, 2, 3, 10, 11, 12, 13})
+
+
+class Decay(Run):
+    def test_the_rate_rises_in_a_quarter_of_the_training_and_falls_to_0(self):
+        rates = []
+
+        def train_op_and_rate(sess, feeds):
+            rates.append(feeds['rate'])
+            return None, 1.
+        sess = mock.Mock()
+        sess.run.side_effect = lambda ops, feeds: train_op_and_rate(sess, feeds)
+
+        def get_batches_fn(batch_size):
+            return iter([([0], [0])] * 4)
+        get_batches_fn.pictures = 4
+        main.train_nn(sess, 2, 1, get_batches_fn, 'op', 'loss', 'image', 'label', 'keep', 'rate',
+                      learning_rate_value=6., decay=True)
+        np.testing.assert_allclose(rates, [0, 3, 6, 5, 4, 3, 2, 1])
+
+    def test_a_resumed_run_goes_on_with_its_rate(self):
+        settings = dict(epochs=4, decay=True, freeze_encoder=True)
+        unbroken = self.history(self.new_run(**settings))
+        with mock.patch.object(main, 'leave_results', side_effect=KeyboardInterrupt), \
+                self.assertRaises(KeyboardInterrupt):
+            self.new_run(**dict(settings, epochs=2))
+        self.assertEqual(self.main('--resume', 'runs/latest', '--epochs', '4')[0], 0)
+        rates = [[entry['learning_rate'] for entry in history] for history in (unbroken, self.history('runs/latest'))]
+        np.testing.assert_allclose(rates[1][2:], rates[0][2:])
+        self.assertLess(rates[0][3], rates[0][1])
 
 
 class Validation(Run):
@@ -406,12 +436,13 @@ class Pages(Trained):
             console.error = text => errors.push(text);</script>'''
         with open('index.html', 'w', encoding='utf-8') as file:
             file.write(self.html().replace('<title>', catch + '<title>').replace('</body>', script + '</body>'))
-        dom = subprocess.run(['chromium', '--headless=new', '--no-sandbox', '--disable-gpu', '--virtual-time-budget=4000',
-                              '--dump-dom', 'file://' + os.path.abspath('index.html')], stdout=subprocess.PIPE,
-                             stderr=subprocess.DEVNULL, universal_newlines=True, timeout=100).stdout
-        names = re.findall('data-name="(.*?)"', self.html())
-        self.assertEqual(re.search('<title>(.*?)</title>', dom).group(1), 'true {} overlay true; true {} probability true; '
-                         'true {} photo true; false'.format(names[0], names[1], names[2]))
+        dom = subprocess.run(
+            ['chromium', '--headless=new', '--no-sandbox', '--disable-gpu', '--virtual-time-budget=4000', '--dump-dom',
+             'file://' + os.path.abspath('index.html')], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            universal_newlines=True, timeout=100).stdout
+        self.assertEqual(re.search('<title>(.*?)</title>', dom).group(1),
+                         'true {} overlay true; true {} probability true; true {} photo true; false'.format(
+                             *re.findall('data-name="(.*?)"', self.html())))
 
 
 class Models(Trained):
@@ -443,8 +474,8 @@ class Models(Trained):
 
     def test_pictures_of_any_size(self):
         """Resized as Pillow does it, so that the model sees what the training saw; and the probability back."""
-        large = np.asarray(Image.fromarray(np.random.RandomState(0).randint(0, 256, (9, 14, 3)).astype(np.uint8)).resize(
-            (331, 217), Image.BICUBIC))
+        coarse = np.random.RandomState(0).randint(0, 256, (9, 14, 3)).astype(np.uint8)
+        large = np.asarray(Image.fromarray(coarse).resize((331, 217), Image.BICUBIC))
         small = np.asarray(Image.fromarray(large).resize(SHAPE[::-1], Image.BILINEAR))
         with inference.load('runs/1.5') as model:
             probability, expected = model(large[np.newaxis])[0], model(small[np.newaxis])[0]

@@ -69,7 +69,7 @@ def _import_tensorflow():
 # Ctrl-C ends an import at once; as an exception it would show a trace, or be swallowed on the way.
 _on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_DFL)
 try:
-    for package in ('numpy', 'scipy.ndimage', 'imageio', 'PIL', 'tqdm', 'h5py'):
+    for package in ('numpy', 'scipy.ndimage', 'imageio', 'imageio_ffmpeg', 'PIL', 'tqdm', 'h5py'):
         importlib.import_module(package)
     tf = _import_tensorflow()
 except Exception as error:  # a TensorFlow among the wrong packages fails with any of a dozen exceptions

@@ -85,7 +85,7 @@ def kill_and_compare(demo, longest, expected, kills, chance):
                     arguments = ['--resume', os.path.dirname(path)]
             else:
                 finish(arguments)
-            got, = [history(os.path.dirname(path)) for path in glob.glob(os.path.join(folder, '[0-9]*', 'history.jsonl'))]
+            got = history(os.path.join(folder, 'latest'))
         if len(got) != len(expected):
             sys.exit('{} epochs instead of {}'.format(len(got), len(expected)))
         runs += 1

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Trains FCN-8 with another decoder than the published one, to see what that brings:
+
+    python benchmarks/variants.py scaled --freeze-encoder --validation 0.2
+    python benchmarks/variants.py bilinear --freeze-encoder --validation 0.2
+
+All options of main.py may follow. A run that was stopped has to be resumed in the same way.
+
+scaled    layers 3 and 4 times 0.0001 and 0.01, as in the authors' FCN-8s that is trained in one step
+          (https://github.com/shelhamer/fcn.berkeleyvision.org, voc-fcn8s-atonce)
+bilinear  the transposed convolutions start as bilinear interpolation of each class by itself (section 3.3 of the paper)
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+
+from tf1 import tf
+
+import functools
+from unittest import mock
+
+import numpy as np
+
+import main
+
+published_layers = main.layers
+
+
+def scaled(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=main.L2):
+    """main.layers on scaled layers 3 and 4."""
+    return published_layers(1e-4 * vgg_layer3_out, 1e-2 * vgg_layer4_out, vgg_layer7_out, num_classes, l2)
+
+
+def bilinear(*args, **kwargs):
+    """main.layers with transposed convolutions that start as bilinear interpolation."""
+    transposed = functools.partial(tf.layers.conv2d_transpose)
+    with mock.patch.object(tf.layers, 'conv2d_transpose', lambda *a, **settings: transposed(
+            *a, **dict(settings, kernel_initializer=bilinear_kernel))):
+        return published_layers(*args, **kwargs)
+
+
+def bilinear_kernel(shape, dtype=tf.float32, partition_info=None):
+    """An initialiser: [2f, 2f, classes, classes] that makes a picture f times as large."""
+    size, _, classes, _ = (int(side) for side in shape)
+    factor = size // 2
+    slope = 1 - np.abs(np.arange(size) - (factor - 0.5)) / factor
+    return tf.constant(np.multiply.outer(np.multiply.outer(slope, slope), np.eye(classes)), dtype)
+
+
+if __name__ == '__main__':
+    if len(sys.argv) < 2 or sys.argv[1] not in ('scaled', 'bilinear'):
+        sys.exit('usage: variants.py scaled|bilinear [options of main.py]')
+    main.layers = globals()[sys.argv.pop(1)]
+    main.main()
