@@ -258,15 +258,15 @@ def validation_interval(get_batches_fn, cost):
     return max(1, int(np.ceil(share * (1 / VALIDATION_SHARE - 1))))
 
 
-def initialize_new_variables(sess, values=None):
+def initialize_new_variables(sess, values=()):
     """Initialise the variables of the default graph that have no value yet: what load_vgg loaded stays as it is.
 
-    values: {name: array}, instead of what the variables' own initialisers would give.
+    values: {name: array}, instead of what the initialisers of these variables would give.
     """
     names = set(sess.run(tf.report_uninitialized_variables()))
     new = [variable for variable in tf.global_variables() if variable.op.name.encode() in names]
     sess.run([variable.initializer for variable in new],
-             {variable.initial_value: values[variable.op.name] for variable in new} if values else None)
+             {variable.initial_value: values[variable.op.name] for variable in new if variable.op.name in values})
 
 
 def skip_dropout(sess, image_shape, pictures):
@@ -285,10 +285,13 @@ def skip_dropout(sess, image_shape, pictures):
 
 
 def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record, epochs, batch_size, learning_rate,
-        keep_prob, decay=False, loss_scaling=False, validation_cost=VALIDATION_COST, tell_long=False):
+        keep_prob, decay=False, decoder=(), epochs_before=0, loss_scaling=False, validation_cost=VALIDATION_COST,
+        tell_long=False):
     """Complete the graph of nn_last_layer with all that the training and the pictures after it need, and train.
 
     record: a recorder.Recorder, from whose last checkpoint the training goes on.
+    decoder: {name: array}, the first values of the variables that load_vgg has not loaded, where they are not random.
+    epochs_before: those that get_batches_fn has given before the first one of this training.
     validation_cost: as in validation_interval().
     tell_long: whether a long training says how long it takes.
 
@@ -300,11 +303,11 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, recor
         nn_last_layer, correct_label, learning_rate_input, NUM_CLASSES, loss_scaling)
     road = helper.road_probability(logits)
     if record.begin(sess, tf.losses.get_regularization_loss()):
-        get_batches_fn.skip(len(record.history), record.pictures)
+        get_batches_fn.skip(epochs_before + len(record.history), record.pictures)
         validated = sum('validation' in entry for entry in record.history) * len(get_batches_fn.validation_pictures)
         skip_dropout(sess, IMAGE_SHAPE, len(record.history) * get_batches_fn.pictures + record.pictures + validated)
     else:
-        initialize_new_variables(sess)
+        initialize_new_variables(sess, decoder)
     sess.graph.finalize()  # an op added in a loop would slow it down more and more: now it raises
     validate = make_validate(
         sess, road, input_image, keep_prob_input, get_batches_fn, record, epochs,
@@ -320,22 +323,33 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, recor
     return logits
 
 
-def compute_features(sess, data_dir, image_input, keep_prob, vgg_layers, precision, mirrored=False):
+def open_vgg(sess, data_dir):
+    """What load_vgg() gives of data_dir/vgg, after a look whether it fits."""
+    vgg_path = os.path.join(data_dir, 'vgg')
+    vgg = load_vgg(sess, vgg_path)
+    check_vgg(vgg_path, *vgg)
+    return vgg
+
+
+def compute_features(data_dir, config, precision, mirrored=False):
     """The outputs of VGG-16 for each training picture, without dropout; computed unless an earlier run has kept them.
 
+    config, precision: what device.choose_precision() gives.
     mirrored: of the pictures with left and right exchanged.
 
-    Returns a tuple of arrays, float32 [pictures, ...], one for each of vgg_layers.
+    Returns a tuple of arrays, float32 [pictures, ...], of layers 3, 4 and 7.
     """
     pictures = helper.list_pictures(os.path.join(data_dir, 'data_road', 'training'))
     model = sorted(path for path in glob.glob(os.path.join(glob.escape(data_dir), 'vgg', '**'), recursive=True)
                    if os.path.isfile(path))
 
     def compute():
-        print('Computing the features of {} {}pictures, once: the next run finds them'.format(
-            len(pictures), 'mirrored ' * mirrored))
-        for batch in helper.read_batches(pictures, IMAGE_SHAPE):
-            yield sess.run(vgg_layers, {image_input: batch[:, :, ::-1] if mirrored else batch, keep_prob: 1.0})
+        with tf.Graph().as_default(), tf.Session(config=config) as sess:
+            vgg = open_vgg(sess, data_dir)
+            print('Computing the features of {} {}pictures, once: the next run finds them'.format(
+                len(pictures), 'mirrored ' * mirrored))
+            for batch in helper.read_batches(pictures, IMAGE_SHAPE):
+                yield sess.run(vgg[2:], {vgg[0]: batch[:, :, ::-1] if mirrored else batch, vgg[1]: 1.0})
 
     depends_on = [helper.__file__] + model + pictures  # helper.py, because it reads and resizes
     return features.compute_once(data_dir, precision + '-mirrored' * mirrored, depends_on, str(IMAGE_SHAPE),
@@ -430,13 +444,14 @@ def check_end(testing, runs_dir):
 
 def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
         keep_prob=KEEP_PROB, l2=L2, seed=0, freeze_encoder=False, amp=False, cache_mb=helper.CACHE_MB,
-        validation=0., augment=False, decay=False, resume=None):
+        validation=0., augment=False, decay=False, decoder_first=0, resume=None):
     """Train FCN-8 on data_dir/data_road/training and paint the road on data_dir/data_road/testing.
 
     What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
     decoder's first weights. With freeze_encoder VGG-16 stays as it is, and only the decoder is trained, in float32. amp
     is for device.choose_precision(), decay for train_nn(); cache_mb, validation and augment (its `augmented`) are for
-    helper.gen_batch_function(). resume is the folder of a run that goes on from its last checkpoint.
+    helper.gen_batch_function(). decoder_first is the number of epochs for which the decoder is trained alone before
+    everything is, with the published learning rate. resume is the folder of a run that goes on from its last checkpoint.
 
     Returns the folder of all that it leaves, a new one in runs_dir: see leave_results() and recorder.py.
     """
@@ -458,28 +473,31 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     about = dict(python=platform.python_version(), numpy=np.__version__, Pillow=PIL.__version__, device=gpu or 'CPU')
 
     with recorder.Recorder(runs_dir, settings, made_with(data_dir, sum(get_batches_fn.pairs, ()), precision),
-                           about, resume) as record, \
-            tf.Graph().as_default(), tf.Session(config=config) as sess:
-        tf.set_random_seed(seed)
-        vgg = load_vgg(sess, os.path.join(data_dir, 'vgg'))
-        check_vgg(os.path.join(data_dir, 'vgg'), *vgg)
-        input_image, keep_prob_input, vgg_layers = vgg[0], vgg[1], vgg[2:]
-        if freeze_encoder:
-            get_batches_fn.features = [
-                compute_features(sess, data_dir, input_image, keep_prob_input, vgg_layers, precision, mirrored)
-                for mirrored in ((False, True) if augment else (False,))]
-            decoder = train_decoder(get_batches_fn, record, l2, seed, **training_settings)
-            nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
-            logits = tf.reshape(nn_last_layer, [-1, NUM_CLASSES], name='logits')
-            helper.road_probability(logits)
-            initialize_new_variables(sess, decoder)
-            sess.graph.finalize()
-        else:
-            nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
-            logits = fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record,
-                         loss_scaling=precision == 'float16', tell_long=not gpu, **training_settings)
-        leave_results(sess, input_image, keep_prob_input, logits, data_dir, get_batches_fn.validation_pictures,
-                      dict(get_batches_fn.pairs + test_pairs), record)
+                           about, resume) as record:
+        decoder = {}
+        if freeze_encoder or decoder_first and not record.has_checkpoint():
+            get_batches_fn.features = [compute_features(data_dir, config, precision, mirrored)
+                                       for mirrored in ((False, True) if augment else (False,))]
+            first_settings = dict(training_settings, epochs=decoder_first, learning_rate=LEARNING_RATE)
+            decoder = train_decoder(get_batches_fn, record if freeze_encoder else recorder.Progress(), l2, seed,
+                                    **(training_settings if freeze_encoder else first_settings))
+            get_batches_fn.features = None
+        with tf.Graph().as_default(), tf.Session(config=config) as sess:
+            tf.set_random_seed(seed)
+            vgg = open_vgg(sess, data_dir)
+            input_image, keep_prob_input, nn_last_layer = vgg[0], vgg[1], layers(
+                *vgg[2:], num_classes=NUM_CLASSES, l2=l2)
+            if freeze_encoder:
+                logits = tf.reshape(nn_last_layer, [-1, NUM_CLASSES], name='logits')
+                helper.road_probability(logits)
+                initialize_new_variables(sess, decoder)
+                sess.graph.finalize()
+            else:
+                logits = fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record,
+                             decoder=decoder, epochs_before=decoder_first, tell_long=not gpu,
+                             loss_scaling=precision == 'float16', **training_settings)
+            leave_results(sess, input_image, keep_prob_input, logits, data_dir, get_batches_fn.validation_pictures,
+                          dict(get_batches_fn.pairs + test_pairs), record)
     return record.folder
 
 
@@ -581,6 +599,9 @@ def make_parser():
     parser.add_argument('--freeze-encoder', action='store_true', default=argparse.SUPPRESS,
                         help='train the decoder alone, on features of VGG-16 that are computed once and kept in the '
                              'data folder: minutes on a CPU')
+    parser.add_argument('--decoder-first', type=number(int, 'whole number from 0', lambda value: 0 <= value < 2 ** 31),
+                        default=0, metavar='N', help='train the decoder alone for N epochs, as --freeze-encoder does, '
+                                                     'and then everything')
     parser.add_argument('--amp', action='store_true', default=argparse.SUPPRESS,
                         help='mixed precision: float16 on GPUs with tensor cores, bfloat16 on CPUs that have it')
     parser.add_argument('--validation', type=number(float, 'share from 0 to below 1', lambda value: 0 <= value < 1),
@@ -613,9 +634,11 @@ def parse_arguments():
             unset = argparse.Namespace(**dict.fromkeys(arguments))
             given = vars(parser.parse_args(namespace=unset))
             arguments = {name: value for name, value in given.items() if value is not None}
-            for name in sorted(set(arguments) - {mode, 'debug', *others}):
+            for name in sorted(set(arguments) - others - {mode, 'debug'}):
                 parser.error('--{} takes all settings from the run: leave out --{}'.format(
                     mode, name.replace('_', '-')))
+    if arguments.get('decoder_first') and 'freeze_encoder' in arguments:
+        parser.error('--freeze-encoder trains nothing but the decoder: leave out --decoder-first')
     if ('model' in arguments) != bool({'predict', 'evaluate'} & set(arguments)):
         parser.error('--model RUN goes with --predict PATH or --evaluate FOLDER, and each of them with it')
     return arguments

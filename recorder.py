@@ -209,6 +209,10 @@ class Recorder(Progress):
                 os.symlink(os.path.basename(self.folder), link)
                 os.replace(link, latest)
 
+    def has_checkpoint(self):
+        """Whether begin() will go on from one."""
+        return bool(self.folder and self._checkpoints())
+
     def _checkpoints(self):
         """The paths of the checkpoints, the oldest first."""
         found = {}

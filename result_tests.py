@@ -250,6 +250,38 @@ class Decay(Run):
         self.assertLess(rates[0][3], rates[0][1])
 
 
+class DecoderFirst(Run):
+    def test_everything_starts_from_the_trained_decoder(self):
+        trained, train_decoder, train_nn = [], main.train_decoder, main.train_nn
+
+        def train_and_keep(*args, **kwargs):
+            self.assertEqual((kwargs['epochs'], kwargs['learning_rate']), (3, main.LEARNING_RATE))
+            trained.append(train_decoder(*args, **kwargs))
+            return trained[0]
+
+        def look(sess, *args, **kwargs):
+            if not trained:
+                return train_nn(sess, *args, **kwargs)
+            values = sess.run({variable.op.name: variable for variable in tf.trainable_variables()})
+            for name, value in trained[0].items():
+                np.testing.assert_array_equal(values[name], value, name)
+            raise KeyboardInterrupt
+
+        with mock.patch.multiple(main, train_decoder=train_and_keep, train_nn=look), \
+                self.assertRaises(KeyboardInterrupt):
+            self.new_run(decoder_first=3)
+        self.assertEqual(len(trained[0]), 12)
+
+    def test_a_resumed_run_equals_an_unbroken_one(self):
+        settings = dict(decoder_first=2, validation=0.25)
+        unbroken = [entry['cross_entropy'] for entry in self.history(self.new_run(epochs=3, **settings))]
+        folder = self.new_run(epochs=1, **settings)
+        with mock.patch.object(main, 'train_decoder', side_effect=AssertionError):
+            self.assertEqual(self.main('--resume', folder, '--epochs', '3')[0], 0)
+        np.testing.assert_allclose([entry['cross_entropy'] for entry in self.history(folder)], unbroken, atol=1e-6)
+        self.refused('leave out --decoder-first', '--freeze-encoder', '--decoder-first', '3')
+
+
 class Validation(Run):
     def test_the_share_is_drawn_by_the_seed_and_balanced(self):
         paths = ['{}_{:06d}.png'.format(name, number) for name, count in (('um', 20), ('umm', 10), ('uu', 31))

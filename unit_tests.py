@@ -444,15 +444,13 @@ class FrozenEncoder(Case):
         self.write_kitti('data_road/testing', count=2)
         self.write_vgg()
 
-    def features(self, sess, precision='float32'):
-        vgg = main.load_vgg(sess, self.path('vgg'))
-        return vgg, main.compute_features(sess, self.folder, vgg[0], vgg[1], vgg[2:], precision)
+    def features(self, precision='float32'):
+        return main.compute_features(self.folder, tf.ConfigProto(), precision)
 
     def compute_calls(self, precision='float32'):
         """How many pictures are read until the features are there."""
-        with tf.Graph().as_default(), tf.Session() as sess, \
-                mock.patch.object(helper, 'read_picture', wraps=helper.read_picture) as read:
-            self.features(sess, precision)
+        with mock.patch.object(helper, 'read_picture', wraps=helper.read_picture) as read:
+            self.features(precision)
         return read.call_count
 
     def kept(self):
@@ -461,7 +459,7 @@ class FrozenEncoder(Case):
     def test_the_decoder_gives_the_same_logits_in_the_full_graph(self):
         pictures = np.concatenate(list(helper.read_batches(helper.list_pictures(self.training), main.IMAGE_SHAPE)))
         with tf.Session() as sess:
-            vgg, vgg_features = self.features(sess)
+            vgg, vgg_features = main.load_vgg(sess, self.path('vgg')), self.features()
             before = sess.run(tf.global_variables())
             get_batches_fn = helper.gen_batch_function(self.training, main.IMAGE_SHAPE, seed=0)
             get_batches_fn.features = [vgg_features]
@@ -545,7 +543,7 @@ class FrozenEncoder(Case):
 
     def test_features_are_those_of_the_pictures_in_order(self):
         with tf.Session() as sess:
-            vgg, vgg_features = self.features(sess)
+            vgg, vgg_features = main.load_vgg(sess, self.path('vgg')), self.features()
             for number, path in enumerate(helper.list_pictures(self.training)):
                 picture = helper.read_picture(path, main.IMAGE_SHAPE)
                 for layer, rows in zip(sess.run(vgg[2:], {vgg[0]: [picture], vgg[1]: 1.0}), vgg_features):

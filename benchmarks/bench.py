@@ -140,9 +140,10 @@ def make_features(job, folder):
     """The features of the training pictures, kept in `folder`: (seconds for a picture, arrays)."""
     os.symlink(os.path.abspath(job.vgg), os.path.join(folder, 'vgg'))
     link_pictures(os.path.join(job.data, 'training'), job.pictures, os.path.join(folder, 'data_road/training'))
-    with network(job, decoder=False) as (sess, image_input, keep_prob, vgg_layers), quietly():
+    with quietly():
+        config, _ = device.choose_precision(job.amp)
         start = time.time()
-        vgg_features = main.compute_features(sess, folder, image_input, keep_prob, vgg_layers, 'float32')
+        vgg_features = main.compute_features(folder, config, 'float32')
         return (time.time() - start) / len(vgg_features[0]), vgg_features
 
 
