@@ -451,13 +451,11 @@ class Resume(Run):
 
     def test_a_killed_process(self):
         """With SIGKILL, and after that with two Ctrl-C."""
-        with mock.patch.object(main, 'DEMO_TRAINING', 6), mock.patch.object(main, 'DEMO_TESTING', 3), \
-                mock.patch.object(main, 'IMAGE_SHAPE', (160, 576)):
-            data_dir = main.prepare_demo('.', seed=0)
-            unbroken = self.losses(main.run(data_dir, 'unbroken', epochs=5, batch_size=2))
-        arguments = ['--demo', '--data-dir', '.', '--epochs', '5', '--batch-size', '2']
+        code = 'import sys; sys.path.insert(0, {!r}); import main; main.IMAGE_SHAPE = {}; main.main()'.format(HERE, SHAPE)
+        unbroken = self.losses(main.run('data', 'unbroken', epochs=40, batch_size=2))
+        arguments = ['--epochs', '40', '--batch-size', '2']
         for signum, epoch, status in ((signal.SIGKILL, 1, -9), (signal.SIGINT, 3, 130)):
-            process = subprocess.Popen([sys.executable, os.path.join(HERE, 'main.py')] + arguments,
+            process = subprocess.Popen([sys.executable, '-c', code] + arguments,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
             for line in process.stdout:
                 if line.startswith('Epoch {}/'.format(epoch)):
@@ -473,8 +471,7 @@ class Resume(Run):
             if signum != signal.SIGKILL:
                 self.assertRegex(errors.splitlines()[-1],
                                  '^stopped (after .*python main.py --resume ' + folder + '|at once)')
-        with mock.patch.object(main, 'IMAGE_SHAPE', (160, 576)):
-            self.assertEqual(self.main(*arguments)[0], 0)
+        self.assertEqual(self.main(*arguments)[0], 0)
         np.testing.assert_allclose(self.losses(folder), unbroken, atol=1e-4)
 
 

@@ -17,7 +17,7 @@ def compute_once(folder, name, depends_on, settings, count, compute):
     depends_on: paths of the files whose contents the features depend on, in a fixed order.
     settings: text of what else they depend on.
     count: number of pictures.
-    compute: compute() yields the features batch by batch, each batch a sequence of arrays float32 [n, ...].
+    compute: a generator function, yields the features batch by batch, each a sequence of arrays float32 [n, ...].
 
     Returns a tuple of arrays float32 [count, ...], mapped into memory: only what is asked for is read.
 
@@ -28,7 +28,8 @@ def compute_once(folder, name, depends_on, settings, count, compute):
     try:
         rows = _map(path, count)
     except Exception:  # not there, or damaged: what numpy raises depends on where
-        _write(path, count, compute())
+        with contextlib.closing(compute()) as batches:
+            _write(path, count, batches)
         for other in glob.glob(os.path.join(glob.escape(folder), pattern.format(name, '[0-9a-f]' * 32))):
             if other != path:
                 with contextlib.suppress(OSError):  # another run was faster

@@ -675,6 +675,8 @@ def resumed_settings(resume, **given):
 
 def what_saves_memory(settings):
     """The options that would lower what the given settings take of the memory, as text."""
+    if 'model' in settings:
+        return 'smaller pictures, or a device with more memory'
     if 'resume' in settings:
         return 'a new run with a smaller --batch-size'
     return ' or '.join(option for option, can_help in (

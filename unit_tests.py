@@ -1361,7 +1361,7 @@ class CommandLine(Case):
         """The whole program, on few scenes."""
         with mock.patch.object(main, 'DEMO_TRAINING', 6), mock.patch.object(main, 'DEMO_TESTING', 3):
             main.prepare_demo(self.folder, seed=0)
-        status, output = self.run_main('--demo', '--data-dir', '.', '--epochs', '2', '--batch-size', '3')
+        status, output = self.run_main('--demo', '--data-dir', '.', '--epochs', '2', '--batch-size', '6')
         self.assertEqual(status, 0, output)
         lines = [line.split('\r')[-1] for line in output.splitlines()]
         self.assertEqual(len(re.findall(r'^Epoch ./2: cross entropy', '\n'.join(lines), re.MULTILINE)), 2, output)
