@@ -20,7 +20,7 @@ import metrics
 import safety
 from tf1 import tf
 
-BATCH_PIXELS = 4e6  # of pictures that go through the network at once, unless it is one: 8 of KITTI's
+BATCH_PIXELS = 4e6  # of pictures that go through the network at once, unless it is one: 8 of KITTI's have as many
 PICTURE = r'\.(png|jpe?g)$'
 
 
@@ -139,7 +139,7 @@ def _segment(model, pictures):
     """Yield (picture, probability) of pictures of any sizes, as many at once as are of one size and not too large."""
     for _, group in itertools.groupby(pictures, key=np.shape):
         for first in group:
-            count = max(1, int(BATCH_PIXELS / first[..., 0].size))
+            count = min(helper.INFERENCE_BATCH, max(1, int(BATCH_PIXELS / first[..., 0].size)))
             batch = [first] + list(itertools.islice(group, count - 1))
             for picture, probability in zip(batch, model(np.array(batch))):
                 yield picture, probability

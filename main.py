@@ -178,17 +178,21 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
 
     Raises safety.UserError where the loss is not finite, and where there are no batches.
     """
-    progress, rate = progress or recorder.Progress(), learning_rate_value
+    progress = progress or recorder.Progress()
+
+    def rate(epoch):
+        if not decay:
+            return learning_rate_value
+        return learning_rate_value * slanted_triangle(
+            (epoch - 1 + progress.pictures / get_batches_fn.pictures) / epochs)
+
     for epoch in progress.epochs(epochs):
         with tqdm(desc='Epoch {}/{}'.format(epoch, epochs), total=getattr(get_batches_fn, 'pictures', None),
                   initial=progress.pictures, unit='picture', leave=False) as bar:
             for images, labels in get_batches_fn(batch_size):
-                if decay:
-                    rate = learning_rate_value * slanted_triangle(
-                        (epoch - 1 + progress.pictures / get_batches_fn.pictures) / epochs)
                 _, loss = sess.run([train_op, cross_entropy_loss],
                                    {input_image: images, correct_label: labels,
-                                    keep_prob: keep_prob_value, learning_rate: rate})
+                                    keep_prob: keep_prob_value, learning_rate: rate(epoch)})
                 if not np.isfinite(loss):
                     raise safety.UserError('the loss became {} in epoch {}, picture {}: try a lower --learning-rate '
                                            'than {}, or a lower --l2'.format(
@@ -198,7 +202,7 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
                 bar.update(len(labels))
         if not progress.pictures:
             raise safety.UserError('there are no pictures to train on')
-        entry = progress.add_epoch(sess, learning_rate=rate,
+        entry = progress.add_epoch(sess, learning_rate=rate(epoch),
                                    validation=validate(epoch) if validate else None)
         print('Epoch {epoch}/{epochs}: cross entropy {cross_entropy:.4f}, {scores}{pictures_per_second:.1f} '
               'pictures/s, {seconds:.0f} s'.format(epochs=epochs, scores=tell_scores(entry.get('validation')), **entry))
@@ -226,23 +230,22 @@ def make_validate(sess, road, input_image, keep_prob, get_batches_fn, record, ep
     road: the softmax, float32 [n*h*w, 2] (background, road).
     record: gets some of the overlays.
     """
-    count = len(get_batches_fn.validation_pictures)
-    shown = set(np.linspace(0, count - 1, SHOWN).astype(int))
+    paths = get_batches_fn.validation_pictures
+    shown = {paths[index] for index in np.linspace(0, len(paths) - 1, SHOWN).astype(int)}
 
     def validate(epoch):
         if epoch % every and epoch != epochs:
             return None
-        scores, index = metrics.RoadScores(), 0
-        with tqdm(desc='Validation', total=count, unit='picture', leave=False) as bar:
+        scores, remaining = metrics.RoadScores(), iter(paths)
+        with tqdm(desc='Validation', total=len(paths), unit='picture', leave=False) as bar:
             for images, labels in get_batches_fn.validation_batches():
                 softmax = sess.run(road, {input_image: images, keep_prob: 1.0})
-                for probability in softmax[:, 1].reshape(labels.shape[:-1]):
-                    if index in shown:
-                        path = get_batches_fn.validation_pictures[index]
+                probabilities = softmax[:, 1].reshape(labels.shape[:-1])
+                scores.add(probabilities, labels)
+                for probability, path in zip(probabilities, remaining):
+                    if path in shown:
                         picture = helper.read_picture(path, probability.shape)
                         record.add_overlay(os.path.basename(path), helper.paint(picture, probability))
-                    index += 1
-                scores.add(softmax[:, 1].reshape(labels.shape[:-1]), labels)
                 bar.update(len(labels))
         return scores.summary()
 
