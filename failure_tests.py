@@ -451,7 +451,8 @@ class Resume(Run):
 
     def test_a_killed_process(self):
         """With SIGKILL, and after that with two Ctrl-C."""
-        code = 'import sys; sys.path.insert(0, {!r}); import main; main.IMAGE_SHAPE = {}; main.main()'.format(HERE, SHAPE)
+        code = 'import sys; sys.path.insert(0, {!r}); import main; main.IMAGE_SHAPE = {}; main.main()'.format(
+            HERE, SHAPE)
         unbroken = self.losses(main.run('data', 'unbroken', epochs=40, batch_size=2))
         arguments = ['--epochs', '40', '--batch-size', '2']
         for signum, epoch, status in ((signal.SIGKILL, 1, -9), (signal.SIGINT, 3, 130)):

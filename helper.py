@@ -18,7 +18,7 @@ import zipfile
 
 import imageio.v2 as imageio
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 import augment
@@ -38,6 +38,7 @@ UNPACKED_MB = 4096  # that an archive may have: several times what those of VGG-
 BACKGROUND = (255, 0, 0)  # the colours of a label, red green blue
 ROAD = (255, 0, 255)
 DOES_NOT_COUNT = (0, 0, 0)
+EXIF_ORIENTATION = 0x0112
 SMALLEST = 32  # pixels in height and width of a picture: one of the last layer
 
 ROAD_PAINT = (0, 255, 0)
@@ -224,7 +225,8 @@ def list_pictures(data_folder, subfolder='image_2'):
     folder = os.path.join(data_folder, subfolder)
     paths = _list(folder, r'\.(png|jpe?g)$')
     if not paths:
-        raise UserError('{}: no PNG or JPEG pictures'.format(folder))
+        raise UserError('{}: no {}'.format(folder, 'PNG or JPEG pictures. Add some, or name another folder'
+                                           if os.path.isdir(folder) else 'such folder. Make it, or name another'))
     for path, following in zip(paths, paths[1:]):
         if stem(path) == stem(following):
             raise UserError('{} and {}: two pictures of one name; remove one'.format(path, following))
@@ -280,11 +282,17 @@ def pair_with_labels(data_folder):
             raise UserError('{}: its label {}_road_{}.png is missing in {}. Add it, or remove this one'.format(
                 picture, category, number, label_folder))
         with _open(picture) as picture_image, _open(label) as label_image:
-            if picture_image.size != label_image.size:
+            size = picture_image.size[::-1 if _is_turned(picture_image) else 1]
+            if size != label_image.size:
                 raise UserError('{}: the label has {}x{} pixels, its picture {}x{}. Make them one size'.format(
-                    label, *(label_image.size + picture_image.size)))
+                    label, *(label_image.size + size)))
         pairs.append((picture, label))
     return pairs
+
+
+def _is_turned(image):
+    """Whether a camera that was held upright has noted to turn the picture."""
+    return image.format == 'JPEG' and image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
 
 
 @contextlib.contextmanager
@@ -310,6 +318,8 @@ def _open(path):
 def read_picture(path, image_shape=None):
     """The picture as uint8 [height, width, 3], red green blue, resized to image_shape (height, width), if any."""
     with _open(path) as image:
+        if image.format == 'JPEG':
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith('I'):  # 16-bit grey, of which Pillow's own conversion would clip the bright part
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image = image.convert('RGB')
@@ -579,7 +589,7 @@ def write_pictures(pictures, total):
 
     total: how many they are, for the progress bar.
     """
-    for _ in tqdm(in_order(lambda pair: write_picture(*pair), pictures), desc='Paint', total=total, unit='picture'):
+    for _ in tqdm(in_order(lambda pair: write_picture(*pair), pictures), desc='Paint', total=total, unit='file'):
         pass
 
 

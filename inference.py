@@ -8,10 +8,12 @@ import collections
 import contextlib
 import itertools
 import json
+import logging
 import os
 import re
 
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 from tqdm import tqdm
 
@@ -21,7 +23,9 @@ import safety
 from tf1 import tf
 
 BATCH_PIXELS = 4e6  # of pictures that go through the network at once, unless it is one: 8 of KITTI's have as many
-PICTURE = r'\.(png|jpe?g)$'
+
+# It warns of videos that were filmed upright, which it turns.
+logging.getLogger('imageio.plugins.ffmpeg').setLevel(logging.ERROR)
 
 
 # The model
@@ -43,10 +47,15 @@ def export(sess, image_input, keep_prob, logits, path, image_shape):
     with tf.Graph().as_default(), tf.Session() as new_sess:
         pictures = tf.placeholder(tf.uint8, [None, None, None, 3], name='pictures')
         resized = tf.round(_resize(tf.cast(pictures, tf.float32), image_shape))  # whole numbers, as in the training
-        probability, = tf.import_graph_def(network, {image_input.name: resized, keep_prob.name: tf.constant(1.)},
-                                           [softmax.name], name='network')
+        inputs = {image_input: resized, keep_prob: tf.constant(1.)}
+        needed = {node.name for node in network.node}  # without dropout, keep_prob may not be
+        probability, = tf.import_graph_def(
+            network, {tensor.name: value for tensor, value in inputs.items() if tensor.op.name in needed},
+            [softmax.name], name='network')
+        del network  # as large as the weights
         probability = tf.reshape(probability[:, 1], [-1, image_shape[0], image_shape[1], 1])
-        probability = _resize(probability, tf.shape(pictures)[1:3])[..., 0]
+        # Rounding in the resizing can exceed 1.
+        probability = tf.clip_by_value(_resize(probability, tf.shape(pictures)[1:3])[..., 0], 0., 1.)
         signature = tf.saved_model.signature_def_utils.predict_signature_def(
             {'pictures': pictures}, {'road_probability': tf.identity(probability, name='road_probability')})
         _write(new_sess, signature, path)
@@ -154,8 +163,9 @@ def evaluate(folder, run):
     folder: in KITTI's layout: image_2/um_000003.png with gt_image_2/um_road_000003.png.
     run: the folder of the run that trained the model.
 
-    Returns {category: {name: score}}, with `all` of them together, as metrics.RoadScores.summary() gives it and with
-    the number of pictures; it is also written to the JSON file whose path is printed, in the run's folder.
+    Returns {'folder': folder, 'categories': {category: scores}, 'all': scores}: for each category, and for all of them
+    together, what metrics.RoadScores.summary() gives and the number of pictures. It is also written to the JSON file
+    whose path is printed, in the run's folder.
 
     Raises safety.UserError.
     """
@@ -167,14 +177,18 @@ def evaluate(folder, run):
                                                                total=len(pairs), unit='picture')):
             scores[helper.category(path)].add(probability, helper.read_label(label))
             counts[helper.category(path)] += 1
-    scores['all'], counts['all'] = sum(scores.values(), metrics.RoadScores()), len(pairs)
-    table = {name: dict(pictures=counts[name], **part.summary()) for name, part in scores.items()}
-    print(metrics.format_table(table))
+    total = sum(scores.values(), metrics.RoadScores())
+    if not (total.road.any() or total.background.any()):
+        raise safety.UserError('{}: no pixel of the labels counts. Name a folder with road and background'.format(
+            os.path.join(folder, 'gt_image_2')))
+    categories = {name: dict(pictures=counts[name], **part.summary()) for name, part in scores.items()}
+    result = dict(folder=folder, categories=categories, all=dict(pictures=len(pairs), **total.summary()))
+    print(metrics.format_table(list(categories.items()) + [('all', result['all'])]))
     path = os.path.join(run, 'evaluation-{}.json'.format(os.path.basename(os.path.abspath(folder))))
     with safety.written_whole(path) as file:
-        file.write(json.dumps(dict(folder=folder, scores=table), indent=2).encode())
+        file.write(json.dumps(result, indent=2).encode())
     print('The same as JSON: {}'.format(path))
-    return table
+    return result
 
 
 # Overlays
@@ -187,94 +201,128 @@ def predict(path, run, save_masks=False):
     run: the folder of the run that trained the model; the overlays go to its folder `predicted`.
     save_masks: write the road, white on black, as PNGs to the run's folder `masks`, too.
 
-    Returns the path of the overlay, or of the folder of the overlays.
+    Returns the path of the overlay, or of the folder of the overlays. They appear when all are there, and replace what
+    had this path.
 
     Raises safety.UserError.
     """
-    if not os.path.exists(path):
+    is_folder, is_picture = os.path.isdir(path), re.search(r'\.(png|jpe?g)$', path, re.IGNORECASE)
+    if not (is_folder or os.path.isfile(path)):
         raise safety.UserError('{}: no such picture, folder or video'.format(path))
     name = os.path.basename(os.path.abspath(path))
-    is_folder, is_picture = os.path.isdir(path), re.search(PICTURE, name, re.IGNORECASE)
-    stem = name if is_folder else os.path.splitext(name)[0]
-    output, masks = (os.path.join(run, kind) for kind in ('predicted', 'masks'))
-    with load(run) as model:
-        if is_folder or not is_picture:
-            masks = os.path.join(masks, stem)
+    with load(run) as model, safety.scratch_folder(run) as scratch:
+        overlays, masks = os.path.join(scratch, 'predicted'), os.path.join(scratch, 'masks') if save_masks else None
         if is_folder:
-            output = os.path.join(output, stem)
-            _predict_pictures(model, helper.list_pictures(path, ''), output, save_masks and masks)
+            _predict_pictures(model, helper.list_pictures(path, ''), os.path.join(overlays, name),
+                              masks and os.path.join(masks, name))
         elif is_picture:
-            _predict_pictures(model, [path], output, save_masks and masks)
-            output = os.path.join(output, stem + '.png')
+            _predict_pictures(model, [path], overlays, masks)
         else:
-            output = os.path.join(output, stem + '.mp4')
-            _predict_video(model, path, output, save_masks and masks)
-    print('Road painted green: {}'.format(output))
+            name = os.path.splitext(name)[0]
+            _predict_video(model, path, os.path.join(overlays, name + '.mp4'), masks and os.path.join(masks, name))
+        paths = [_put(scratch, run, os.path.join(kind, name)) for kind in ('predicted', 'masks')[:1 + save_masks]
+                 for name in os.listdir(os.path.join(scratch, kind))]
+    print('Road painted green: {}'.format(paths[0]))
     if save_masks:
-        print('Road white on black: {}'.format(masks))
-    return output
+        print('Road white on black: {}'.format(paths[1]))
+    return paths[0]
 
 
-def _predict_pictures(model, paths, output, masks):
-    """Write the overlays of pictures to the folder `output`, and their masks to the folder `masks`, if it is one."""
+def _put(scratch, run, name):
+    """Move a file or folder of this name from the scratch folder to that of the run, in the place of an older one."""
+    target = os.path.join(run, name)
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if os.path.isdir(target):
+            os.rename(target, os.path.join(scratch, 'old ' + os.path.dirname(name)))
+        os.replace(os.path.join(scratch, name), target)
+    except OSError as error:
+        raise safety.UserError('{}: cannot be written ({}). Remove what is in its place, or make the folder '
+                               'writable'.format(target, error.strerror))
+    return target
+
+
+def _predict_pictures(model, paths, overlays, masks):
+    """Write the overlays of pictures to the folder `overlays`, and their masks to the folder `masks`, if it is one."""
     def painted():
         pictures = helper.in_order(helper.read_picture, paths)
         for path, (picture, probability) in zip(paths, _segment(model, pictures)):
-            _make_folders(output, masks)
-            name = os.path.splitext(os.path.basename(path))[0] + '.png'
-            yield os.path.join(output, name), helper.paint(picture, probability)
+            name = helper.stem(path) + '.png'
+            yield os.path.join(overlays, name), helper.paint(picture, probability)
             if masks:
                 yield os.path.join(masks, name), _mask(probability)
 
+    helper.check_pictures(paths)
+    for folder in filter(None, (overlays, masks)):
+        os.makedirs(folder)
     helper.write_pictures(painted(), len(paths) * (2 if masks else 1))
 
 
-def _predict_video(model, path, output, masks):
-    """Write the overlays of a video as the video `output`, whole or not at all, and its frames' masks to `masks`."""
-    def frames():
-        try:
-            yield from reader
-        except (OSError, RuntimeError, IndexError) as error:
-            raise _no_video(path, error)
+def _predict_video(model, path, overlay, masks):
+    """Write the overlays of a video as the video `overlay`, and its frames' masks to the folder `masks`, if it is one.
 
-    try:
-        # Of a playlist, ffmpeg would fetch what it names.
-        reader = imageio.get_reader(path, format='FFMPEG', input_params=['-protocol_whitelist', 'file'])
-    except (OSError, RuntimeError) as error:
-        raise _no_video(path, error)
-    _make_folders(os.path.dirname(output), masks)
-    with reader, safety.scratch_folder(os.path.dirname(output)) as scratch:
-        meta, part = reader.get_meta_data(), os.path.join(scratch, 'video.mp4')
+    Raises safety.UserError where it cannot be read or written.
+    """
+    for folder in filter(None, (os.path.dirname(overlay), masks)):
+        os.makedirs(folder)
+    with _open_video(path) as reader:
+        meta, count = reader.get_meta_data(), 0
+        expected, rate = _count_frames(path, meta)
         # Colours at half the resolution, which all players know, need even numbers of pixels.
         colours = 'yuv444p' if any(side % 2 for side in meta['size']) else 'yuv420p'
-        total = int(round(meta['duration'] * meta['fps'])) or None
+        segmented = tqdm(_segment(model, _frames(reader, path)), desc='Paint', total=expected, unit='frame')
         try:
-            with imageio.get_writer(part, format='FFMPEG', fps=meta['fps'], quality=8, pixelformat=colours,
+            with imageio.get_writer(overlay, format='FFMPEG', fps=rate, quality=8, pixelformat=colours,
                                     macro_block_size=1, ffmpeg_log_level='error') as writer:
-                segmented = tqdm(_segment(model, frames()), desc='Paint', total=total, unit='frame')
-                for number, (picture, probability) in enumerate(segmented):
+                for picture, probability in segmented:
                     writer.append_data(helper.paint(picture, probability))
                     if masks:
-                        helper.write_picture(os.path.join(masks, '{:06d}.png'.format(number)), _mask(probability))
-            os.replace(part, output)
-        except OSError as error:
-            raise safety.UserError('{}: cannot be written ({}). Make room there, and the folder writable'.format(
-                output, safety.reason(error)))
+                        helper.write_picture(os.path.join(masks, '{:06d}.png'.format(count)), _mask(probability))
+                    count += 1
+            # What ffmpeg cannot write when it closes the file, it tells nobody.
+            whole = imageio_ffmpeg.count_frames_and_secs(overlay)[0] == count
+        except (OSError, RuntimeError) as error:
+            raise safety.UserError('{}: its overlay cannot be written ({}). Make room on the disk'.format(
+                path, safety.reason(error)))
+    if not whole:
+        raise safety.UserError('{}: its overlay could not be written as a whole. Make room on the disk'.format(path))
+    if count / rate < 0.9 * meta['duration'] or count < expected:
+        print('{}: ends after {} frames, {:.1f} of {:.1f} seconds. It may be damaged'.format(
+            path, count, count / rate, meta['duration']))
+
+
+def _open_video(path):
+    try:
+        # Of a playlist, ffmpeg would fetch what it names; frames that come at uneven intervals it would repeat.
+        return imageio.get_reader(path, format='FFMPEG', input_params=['-protocol_whitelist', 'file'],
+                                  output_params=['-vsync', 'passthrough'])
+    except (OSError, RuntimeError, IndexError) as error:
+        raise _no_video(path, error)
+
+
+def _count_frames(path, meta):
+    """The number of a video's frames, and how many there are in a second."""
+    try:
+        count, seconds = imageio_ffmpeg.count_frames_and_secs(path)
+    except RuntimeError as error:
+        raise _no_video(path, error)
+    # For frames at uneven intervals, the rate in the header can be anything.
+    uneven = abs(count - seconds * meta['fps']) > 0.1 * count and seconds > 0
+    return count, count / seconds if uneven else meta['fps']
+
+
+def _frames(reader, path):
+    try:
+        for frame in reader:
+            yield frame
+    except (OSError, RuntimeError, IndexError) as error:
+        raise _no_video(path, error)
 
 
 def _no_video(path, error):
-    last = (str(error).strip().splitlines() or [repr(error)])[-1]
-    return safety.UserError('{}: neither a PNG or JPEG picture, nor a folder of such, nor a video that ffmpeg can '
-                            'read ({})'.format(path, last))
+    return safety.UserError('{}: neither a PNG or JPEG picture, nor a folder of such, nor a video that imageio can '
+                            'read ({}). Convert it'.format(path, (str(error).strip() or repr(error)).splitlines()[-1]))
 
 
 def _mask(probability):
     return (probability > 0.5).astype(np.uint8) * 255
-
-
-def _make_folders(*folders):
-    for folder in filter(None, folders):
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except OSError as error:
-            raise safety.UserError('{}: cannot be made ({}). Make the place writable'.format(folder, error.strerror))

@@ -33,6 +33,7 @@ import safety
 import vgg16
 
 NUM_CLASSES = 2  # background, road
+VGG_DATA = os.path.join('variables', 'variables.data-00000-of-00001')  # as large as the model that a run leaves
 IMAGE_SHAPE = (160, 576)  # height, width in pixels: multiples of 32, as five poolings halve them
 
 # The published hyper-parameters
@@ -240,6 +241,9 @@ def make_validate(sess, road, input_image, keep_prob, get_batches_fn, record, ep
         with tqdm(desc='Validation', total=len(paths), unit='picture', leave=False) as bar:
             for images, labels in get_batches_fn.validation_batches():
                 softmax = sess.run(road, {input_image: images, keep_prob: 1.0})
+                if not np.isfinite(softmax).all():
+                    raise safety.UserError('the road probability became nan in epoch {}: try a lower --learning-rate, '
+                                           'or a lower --l2'.format(epoch))
                 probabilities = softmax[:, 1].reshape(labels.shape[:-1])
                 scores.add(probabilities, labels)
                 for probability, path in zip(probabilities, remaining):
@@ -451,10 +455,11 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     """Train FCN-8 on data_dir/data_road/training and paint the road on data_dir/data_road/testing.
 
     What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
-    decoder's first weights. With freeze_encoder VGG-16 stays as it is, and only the decoder is trained, in float32. amp
-    is for device.choose_precision(), decay for train_nn(); cache_mb, validation and augment (its `augmented`) are for
-    helper.gen_batch_function(). decoder_first is the number of epochs for which the decoder is trained alone before
-    everything is, with the published learning rate. resume is the folder of a run that goes on from its last checkpoint.
+    decoder's first weights. With freeze_encoder VGG-16 stays as it is, and only the decoder is trained, in float32.
+    decoder_first is the number of epochs for which that is done, with the published learning rate, before everything is
+    trained. amp is for device.choose_precision(), decay for train_nn(); cache_mb, validation and augment (its
+    `augmented`) are for helper.gen_batch_function(). resume is the folder of a run that goes on from its last
+    checkpoint.
 
     Returns the folder of all that it leaves, a new one in runs_dir: see leave_results() and recorder.py.
     """
@@ -476,14 +481,18 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     about = dict(python=platform.python_version(), numpy=np.__version__, Pillow=PIL.__version__, device=gpu or 'CPU')
 
     with recorder.Recorder(runs_dir, settings, made_with(data_dir, sum(get_batches_fn.pairs, ()), precision),
-                           about, resume) as record:
+                           about, os.path.getsize(os.path.join(data_dir, 'vgg', VGG_DATA)), resume) as record:
         decoder = {}
         if freeze_encoder or decoder_first and not record.has_checkpoint():
             get_batches_fn.features = [compute_features(data_dir, config, precision, mirrored)
                                        for mirrored in ((False, True) if augment else (False,))]
-            first_settings = dict(training_settings, epochs=decoder_first, learning_rate=LEARNING_RATE)
-            decoder = train_decoder(get_batches_fn, record if freeze_encoder else recorder.Progress(), l2, seed,
-                                    **(training_settings if freeze_encoder else first_settings))
+            if freeze_encoder:
+                decoder = train_decoder(get_batches_fn, record, l2, seed, **training_settings)
+            else:
+                print('First the decoder alone')
+                decoder = train_decoder(get_batches_fn, recorder.Progress(), l2, seed, **dict(
+                    training_settings, epochs=decoder_first, learning_rate=LEARNING_RATE, decay=False))
+                print('Now everything')
             get_batches_fn.features = None
         with tf.Graph().as_default(), tf.Session(config=config) as sess:
             tf.set_random_seed(seed)
@@ -513,7 +522,8 @@ def leave_results(sess, input_image, keep_prob, logits, data_dir, validation_pic
     gallery, scores = page.Page(), {}
 
     def look(path, picture, probability, part='test'):
-        section = 'Validation, the worst first' if part == 'validation' else 'Test, ' + helper.category(path)
+        section = 'Validation, the worst first' if part == 'validation' else ' '.join(
+            ['Test', helper.category(path)])
         score = metrics.RoadScores()
         if path in label_of:
             score.add(probability, helper.read_label(label_of[path], IMAGE_SHAPE))
@@ -527,10 +537,10 @@ def leave_results(sess, input_image, keep_prob, logits, data_dir, validation_pic
     helper.save_inference_samples(os.path.dirname(record.folder), data_dir, sess, IMAGE_SHAPE, logits, keep_prob,
                                   input_image, record.folder, look)
     print('Test pictures with the road painted green: {}'.format(record.folder))
-    scores = {part: score.summary() for part, score in scores.items()}
+    scores = [(part, score.summary()) for part, score in scores.items()]
     if scores:
         print(metrics.format_table(scores))
-    record.write_page(gallery, {part: metrics.titled(score) for part, score in scores.items()})
+    record.write_page(gallery, {part: metrics.titled(summary) for part, summary in scores})
 
 
 def prepare_demo(data_dir, seed):
@@ -640,6 +650,8 @@ def parse_arguments():
             for name in sorted(set(arguments) - others - {mode, 'debug'}):
                 parser.error('--{} takes all settings from the run: leave out --{}'.format(
                     mode, name.replace('_', '-')))
+    if 'save_masks' in arguments and 'predict' not in arguments:
+        parser.error('--save-masks goes with --predict PATH')
     if arguments.get('decoder_first') and 'freeze_encoder' in arguments:
         parser.error('--freeze-encoder trains nothing but the decoder: leave out --decoder-first')
     if ('model' in arguments) != bool({'predict', 'evaluate'} & set(arguments)):
@@ -672,8 +684,17 @@ def resumed_settings(resume, **given):
     if given.get('epochs', checked['epochs']) < checked['epochs']:
         raise safety.UserError('--epochs {}: the run is one of {} epochs, and may only get more'.format(
             given['epochs'], checked['epochs']))
-    checked.update(given, resume=os.path.normpath(resume))
+    checked.update(given, resume=resume)
     return checked
+
+
+def folder_of_run(path):
+    """The folder that a link like runs/latest leads to: the link leads elsewhere as soon as another run begins."""
+    path = os.path.normpath(path)
+    if os.path.islink(path):
+        path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+    check_name(path)
+    return path
 
 
 def what_saves_memory(settings):
@@ -694,8 +715,8 @@ def main():
         # So that the lines of a long run reach a log file as they come, whatever its encoding.
         sys.stdout.reconfigure(line_buffering=True, errors='backslashreplace')
     with safety.errors_in_one_line(what_saves_memory(settings), settings.pop('debug', False)):
-        if 'model' in settings:
-            check_name(settings['model'])
+        for name in {'model', 'resume'} & set(settings):
+            settings[name] = folder_of_run(settings[name])
         if 'predict' in settings:
             return inference.predict(settings['predict'], settings['model'], settings.get('save_masks', False))
         if 'evaluate' in settings:

@@ -38,10 +38,10 @@ class RoadScores:
     def add(self, probability, labels):
         """Count the pixels of some pictures.
 
-        probability: float32 [...], of road.
+        probability: float32 [...], of road, finite.
         labels: bool [..., 2], one-hot (background, road); a pixel of which neither is set does not count.
         """
-        bins = np.maximum(np.ceil(probability * np.float32(THRESHOLDS)).astype(np.int32) - 1, 0)
+        bins = np.clip(np.ceil(probability * np.float32(THRESHOLDS)).astype(np.int32) - 1, 0, THRESHOLDS - 1)
         self.background += np.bincount(bins[labels[..., 0]], minlength=THRESHOLDS)
         self.road += np.bincount(bins[labels[..., 1]], minlength=THRESHOLDS)
 
@@ -70,10 +70,10 @@ class RoadScores:
         best = int(np.argmax(curves['f1']))
         values = {'road_iou': curves['road_iou'][THRESHOLDS // 2],
                   'pixel_accuracy': curves['pixel_accuracy'][THRESHOLDS // 2],
-                  'max_f': curves['f1'][best],
                   'average_precision': self._average_precision(curves['precision'])}
-        values.update((name, curves[name][best] if self.road.any() else np.nan) for name in (
-            'threshold', 'precision', 'recall', 'false_positive_rate', 'false_negative_rate'))
+        values.update((title, curves[name][best] if self.road.any() else np.nan) for title, name in (
+            ('max_f', 'f1'), ('threshold', 'threshold'), ('precision', 'precision'), ('recall', 'recall'),
+            ('false_positive_rate', 'false_positive_rate'), ('false_negative_rate', 'false_negative_rate')))
         return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
 
     def _average_precision(self, precision):
@@ -93,11 +93,10 @@ def titled(summary):
 
 
 def format_table(scores):
-    """{name: summary} as the text of a table with a line for each name."""
-    rows = {name: titled(summary) for name, summary in scores.items()}
-    width = max(map(len, rows))
-    lines = [' ' * width + ''.join(map('{:>11}'.format, next(iter(rows.values()))))]
-    for name, values in rows.items():
-        cells = ('-' if value is None else '{:.4f}'.format(value) for value in values.values())
+    """[(name, summary)] as the text of a table with a line for each."""
+    width = max(len(name) for name, _ in scores)
+    lines = [' ' * width + ''.join(map('{:>11}'.format, titled(scores[0][1])))]
+    for name, summary in scores:
+        cells = ('-' if value is None else '{:.4f}'.format(value) for value in titled(summary).values())
         lines.append('{:{}}'.format(name, width) + ''.join(map('{:>11}'.format, cells)))
     return '\n'.join(lines)

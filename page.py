@@ -117,7 +117,7 @@ def _chart(title, entries, curves):
         parts.append('<line class="grid" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
                      '<text x="{}" y="{:.1f}" text-anchor="end">{:.3f}</text>'.format(
                          LEFT, WIDTH - RIGHT, LEFT - 5, y(value) + 4, value, y=y(value)))
-    for epoch, anchor in ((epochs[0], 'start'), (epochs[-1], 'end')):
+    for epoch, anchor in {epochs[0]: 'start', epochs[-1]: 'start' if len(epochs) == 1 else 'end'}.items():
         parts.append('<text x="{:.1f}" y="{}" text-anchor="{}">epoch {}</text>'.format(
             x(epoch), HEIGHT - 8, anchor, epoch))
     for (name, curve), style, legend in zip(curves, ('first', 'second'), (WIDTH / 2, WIDTH * 3 / 4)):

@@ -108,18 +108,21 @@ class Recorder(Progress):
     runs_dir: where a new run gets its folder, named by the time.
     settings, made_with, about: JSON dicts for settings.json: the arguments of the run; what has to be the same when it
     is resumed; what is worth knowing besides.
+    model_size: bytes that are to be written to the folder when the training has ended.
     folder: of the run that is to be resumed.
 
     Entering the context raises safety.UserError where that folder holds no run, one made with something else, or is in
     use.
     """
 
-    def __init__(self, runs_dir, settings, made_with, about, folder=None):
+    def __init__(self, runs_dir, settings, made_with, about, model_size=0, folder=None):
         super().__init__()
-        self.runs_dir, self.folder = runs_dir, folder
+        self.runs_dir, self.folder, self._model_size = runs_dir, folder, model_size
         self._lock = contextlib.ExitStack()
         self._saved = None  # name of the last checkpoint
-        self._best_weights = None  # {name: array}, of the epoch that best_epoch() gives
+        self._best = 0  # the epoch with the highest road IoU in validation, 0 where there is none
+        self._best_saved = 0  # the epoch whose weights this process has written or read
+        self._best_weights = None  # {name: array}, of this epoch
         self._overlays = {}  # {name: uint8 [height, width, 3]}, for the next event
         self._events = None
         self._content = dict(settings=settings, made_with=made_with, about=about, changes=[])  # of settings.json
@@ -175,12 +178,11 @@ class Recorder(Progress):
         self._saver = tf.train.Saver(variables, max_to_keep=None)
         self._trained = {variable.op.name: variable for variable in tf.trainable_variables()}
         self._regularisation = regularisation
-        size = _bytes(variables)
+        size = sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0) for variable in variables)
         self._next_save = time.time() + SAVE_INTERVAL * size / SAVE_SPEED
         paths = self._checkpoints() if self.folder else []
         safety.check_space(self.folder or self.runs_dir,
-                           size * (CHECKPOINTS_AT_ONCE - len(paths)) + _bytes(self._trained.values()),
-                           'checkpoints and model need')
+                           size * (CHECKPOINTS_AT_ONCE - len(paths)) + self._model_size, 'checkpoints and model need')
         if not self.folder:
             self._make_folder()
         try:
@@ -204,10 +206,13 @@ class Recorder(Progress):
             self.folder = folder
         self._lock_folder()
         latest, link = os.path.join(self.runs_dir, 'latest'), os.path.join(self.folder, 'latest')
-        if os.path.islink(latest) or not os.path.lexists(latest):
-            with contextlib.suppress(OSError):  # a file system without links
-                os.symlink(os.path.basename(self.folder), link)
-                os.replace(link, latest)
+        try:
+            os.symlink(os.path.basename(self.folder), link)
+            os.replace(link, latest)
+        except OSError as error:  # a file system without links, or a folder of this name
+            print('{}: does not point at this run ({})'.format(latest, error.strerror))
+            with contextlib.suppress(OSError):
+                os.remove(link)
 
     def has_checkpoint(self):
         """Whether begin() will go on from one."""
@@ -228,7 +233,6 @@ class Recorder(Progress):
         for path in reversed(paths):
             try:
                 state = _read_state(path)
-                best_weights = self._read_best(state['history'])
                 self._saver.restore(sess, os.path.join(path, 'weights'))
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, tf.errors.DataLossError,
                     tf.errors.OutOfRangeError) as error:
@@ -241,7 +245,8 @@ class Recorder(Progress):
             self._remove(damaged)
             self.history, self.pictures = state['history'], state['pictures']
             self.loss_sum, self.seconds = state['loss_sum'], state['seconds']
-            self._saved, self._best_weights = os.path.basename(path), best_weights
+            self._saved = os.path.basename(path)
+            self._restore_best(state['best'])
             print('Going on after {} epochs and {} pictures'.format(len(self.history), self.pictures))
             return True
         if paths:
@@ -266,29 +271,29 @@ class Recorder(Progress):
         """
         regularisation = float(sess.run(self._regularisation))
         if not math.isfinite(regularisation):
-            raise safety.UserError('the regularisation became {} in epoch {}: try a lower --l2'.format(
-                regularisation, len(self.history) + 1))
+            raise safety.UserError('the regularisation became {} in epoch {}: try a lower --learning-rate, or a lower '
+                                   '--l2'.format(regularisation, len(self.history) + 1))
         entry = super().add_epoch(sess, regularisation=regularisation, **more)
         self._write_history()
         self._write_events(entry)
-        if best_epoch(self.history) == entry['epoch']:
-            self._best_weights = sess.run(self._trained)
+        if 'validation' in entry and (not self._best or self._road_iou(entry['epoch']) > self._road_iou(self._best)):
+            self._best, self._best_weights = entry['epoch'], sess.run(self._trained)
         return entry
 
     def use_best(self, sess):
         """Give the trained variables the values they had after the best epoch; without validation they stay."""
         if self._best_weights is not None:
-            print('The best by validation is epoch {}'.format(best_epoch(self.history)))
+            print('The best by validation is epoch {}'.format(self._best))
             for name, variable in self._trained.items():
                 variable.load(self._best_weights[name], sess)
 
     def write_page(self, gallery, scores):
         """Write index.html: gallery, a page.Page, with the settings, the history and tables of scores."""
         path = os.path.join(self.folder, 'index.html')
-        best, made_with = best_epoch(self.history), self._content['made_with']
-        summary = '{} epochs in TensorFlow {}, {}.{}'.format(
+        made_with = self._content['made_with']
+        summary = 'Epochs: {}. Made with TensorFlow {} in {}.{}'.format(
             len(self.history), made_with['TensorFlow'], made_with['precision'],
-            ' The best by validation is epoch {}, whose weights are used.'.format(best) if best else '')
+            ' The best by validation is epoch {}, whose weights are used.'.format(self._best) if self._best else '')
         gallery.write(path, 'Road segmentation, run {}'.format(os.path.basename(self.folder)), summary,
                       dict(self._content['settings'], **self._content['about']), self.history, scores)
         print('Page: {}'.format(path))
@@ -340,7 +345,7 @@ class Recorder(Progress):
                 os.mkdir(part)
                 self._saver.save(sess, os.path.join(part, 'weights'), write_meta_graph=False, write_state=False)
                 _write_state(part, dict(history=self.history, pictures=self.pictures, loss_sum=self.loss_sum,
-                                        seconds=self.seconds))
+                                        seconds=self.seconds, best=self._best))
                 for file in [os.path.join(part, file) for file in os.listdir(part)] + [part]:
                     _sync(file)
                 os.rename(part, path)
@@ -354,42 +359,52 @@ class Recorder(Progress):
         self._clock = time.time()
         self._next_save = self._clock + SAVE_INTERVAL * (self._clock - start)
 
-    def _best_path(self, history):
-        return os.path.join(self.folder, 'checkpoints', 'best-epoch-{:05d}.npz'.format(best_epoch(history)))
+    def _road_iou(self, epoch):
+        return self.history[epoch - 1]['validation']['road_iou'] or 0
+
+    def _best_path(self, epoch):
+        return os.path.join(self.folder, 'checkpoints', 'best-epoch-{:05d}.npz'.format(epoch))
 
     def _save_best(self):
         """Write the best weights, unless they are there: before the checkpoint that counts on them."""
-        if self._best_weights is not None and not os.path.exists(self._best_path(self.history)):
-            with safety.written_whole(self._best_path(self.history)) as file:
+        if self._best != self._best_saved:
+            with safety.written_whole(self._best_path(self._best)) as file:
                 np.savez(file, **self._best_weights)
                 file.flush()
                 os.fsync(file.fileno())
+            self._best_saved = self._best
 
-    def _read_best(self, history):
-        """The best weights by validation, {name: array}; None where no epoch was scored, ValueError where damaged."""
-        if not best_epoch(history):
-            return None
+    def _restore_best(self, epoch):
+        """Read the best weights; where they are damaged, the best of the epochs to come takes their place."""
+        if not epoch:
+            return
+        path = self._best_path(epoch)
         try:
-            with open(self._best_path(history), 'rb') as file, np.load(file) as arrays:
+            if not zipfile.is_zipfile(path):  # numpy complains of it a second time, on its own
+                raise ValueError('missing or cut off')
+            with open(path, 'rb') as file, np.load(file) as arrays:
                 weights = {name: arrays[name] for name in self._trained}
-        except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            raise ValueError('{}: {}'.format(self._best_path(history), safety.reason(error)))
-        for name, array in weights.items():
-            if array.dtype != np.float32 or not self._trained[name].shape.is_compatible_with(array.shape):
-                raise ValueError('{}: {} does not fit'.format(self._best_path(history), name))
-        return weights
+            for name, array in weights.items():
+                if array.dtype != np.float32 or not self._trained[name].shape.is_compatible_with(array.shape):
+                    raise ValueError('{} does not fit'.format(name))
+        except (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            print('{}: damaged ({}): the best weights so far are lost, and those of the best epoch from here on '
+                  'are used'.format(path, safety.reason(error)))
+        else:
+            self._best = self._best_saved = epoch
+            self._best_weights = weights
 
     def _remove_old(self):
         """Keep the last two, and the best."""
         paths = self._checkpoints()
-        histories = {path: _read_history(path) for path in paths}
+        states = {path: _try_to_read_state(path) for path in paths}
         keep = paths[-2:]
-        if self._best_weights is None:
+        if not self._best:
             # Of those after the same epoch the first, which is the nearest to it.
-            keep.append(min(paths, key=lambda path: histories[path][-1]['cross_entropy'] if histories[path]
-                            else math.inf))
+            keep.append(min(paths, key=lambda path: states[path]['history'][-1]['cross_entropy']
+                            if states[path]['history'] else math.inf))
         self._remove([path for path in paths if path not in keep])
-        needed = [self._best_path(histories[path]) for path in keep]
+        needed = [self._best_path(states[path]['best']) for path in keep]
         for path in glob.glob(os.path.join(glob.escape(self.folder), 'checkpoints', 'best-epoch-*.npz')):
             if path not in needed:
                 os.remove(path)
@@ -410,16 +425,6 @@ class Recorder(Progress):
             os.fsync(file.fileno())
 
 
-def best_epoch(history):
-    """The number of the epoch with the highest road IoU in validation, the first of them; 0 where none was scored."""
-    scored = [entry for entry in history if 'validation' in entry]
-    return max(scored, key=lambda entry: entry['validation']['road_iou'] or 0)['epoch'] if scored else 0
-
-
-def _bytes(variables):
-    return sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0) for variable in variables)
-
-
 def _write_state(folder, state):
     with open(os.path.join(folder, 'state.json'), 'w') as file:
         json.dump(dict(state=state, digest=_digest(folder, state)), file)
@@ -437,19 +442,20 @@ def _read_state(folder):
     return state
 
 
-def _read_history(folder):
-    """The history in a checkpoint, empty where it is damaged."""
+def _try_to_read_state(folder):
+    """What _write_state wrote, or where it is damaged the state of a training that has not begun."""
     try:
-        return _read_state(folder)['history']
+        return _read_state(folder)
     except (OSError, ValueError):
-        return []
+        return dict(history=[], best=0)
 
 
 def _is_state(state):
     try:
         epochs = [entry['epoch'] for entry in state['history']]
         numbers = [entry['cross_entropy'] for entry in state['history']] + [state['loss_sum'], state['seconds']]
-        numbers += [entry['validation']['road_iou'] or 0 for entry in state['history'] if 'validation' in entry]
+        if state['best']:
+            numbers.append(state['history'][state['best'] - 1]['validation']['road_iou'] or 0)
         return (epochs == list(range(1, len(epochs) + 1)) and all(map(math.isfinite, numbers)) and
                 isinstance(state['pictures'], int) and state['pictures'] >= 0)
     except (LookupError, TypeError):

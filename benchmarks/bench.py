@@ -164,14 +164,14 @@ def train_decoder(job, vgg_features, get_batches_fn, epochs):
 
 
 @contextlib.contextmanager
-def network(job, decoder=True):
-    """Gives (session, image_input, keep_prob, the decoder's output or else VGG-16's three layers)."""
+def network(job):
+    """Gives (session, image_input, keep_prob, the decoder's output)."""
     with quietly():
         config, _ = device.choose_precision(job.amp)
     with tf.Graph().as_default(), tf.Session(config=config) as sess:
         tf.set_random_seed(0)
         vgg = main.load_vgg(sess, job.vgg)
-        yield sess, vgg[0], vgg[1], main.layers(*vgg[2:], num_classes=main.NUM_CLASSES) if decoder else vgg[2:]
+        yield sess, vgg[0], vgg[1], main.layers(*vgg[2:], num_classes=main.NUM_CLASSES)
 
 
 def link_pictures(source, count, target):

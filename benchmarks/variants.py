@@ -17,7 +17,6 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 
 from tf1 import tf
 
-import functools
 from unittest import mock
 
 import numpy as np
@@ -34,7 +33,7 @@ def scaled(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=main.
 
 def bilinear(*args, **kwargs):
     """main.layers with transposed convolutions that start as bilinear interpolation."""
-    transposed = functools.partial(tf.layers.conv2d_transpose)
+    transposed = tf.layers.conv2d_transpose
     with mock.patch.object(tf.layers, 'conv2d_transpose', lambda *a, **settings: transposed(
             *a, **dict(settings, kernel_initializer=bilinear_kernel))):
         return published_layers(*args, **kwargs)
