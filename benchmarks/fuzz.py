@@ -12,6 +12,7 @@ from tf1 import tf
 import argparse
 import collections
 import contextlib
+import inspect
 import io
 import json
 import random
@@ -120,14 +121,14 @@ def labels(folder, suffix, image):
 
 def run(folder):
     """A run with two checkpoints of one small variable each; gives its folder, and a function that resumes it."""
-    settings = dict(data_dir='data', epochs=2, batch_size=1, learning_rate=0.1, keep_prob=0.5, l2=0., seed=0,
-                    freeze_encoder=False, amp=False, cache_mb=1)
+    settings = {name: parameter.default for name, parameter in inspect.signature(main.run).parameters.items()
+                if name not in ('runs_dir', 'resume')}
 
     def at(path, work):
         with tf.Graph().as_default(), tf.Session() as sess:
             variable = tf.get_variable('x', [1000], initializer=tf.zeros_initializer())
             sess.run(variable.initializer)
-            with recorder.Recorder(folder, settings, {'TensorFlow': tf.__version__}, {'device': 'CPU'}, path) as record:
+            with recorder.Recorder(folder, settings, {'TensorFlow': tf.__version__}, {}, folder=path) as record:
                 restored = record.begin(sess, tf.constant(0.5))
                 work(record, sess, restored)
                 return record.folder
@@ -135,7 +136,7 @@ def run(folder):
     def train(record, sess, restored):
         for _ in record.epochs(2):
             record.add_step(sess, 1., 1)
-            record.add_epoch(sess)
+            record.add_epoch(sess, validation={'road_iou': 0.5})
             record.save(sess)
     path = at(None, train)
 
@@ -186,6 +187,7 @@ def kinds():
             ('checkpoint, index', in_run(os.path.join(checkpoint, 'weights.index'))),
             ('checkpoint, weights', in_run(os.path.join(checkpoint, 'weights.data-00000-of-00001'))),
             ('checkpoint, state.json', in_run(os.path.join(checkpoint, 'state.json'))),
+            ('checkpoint, best weights', in_run(os.path.join('checkpoints', 'best-epoch-00001.npz'))),
             ('archive', archive)]
 
 
