@@ -108,14 +108,14 @@ class Recorder(Progress):
     runs_dir: where a new run gets its folder, named by the time.
     settings, made_with, about: JSON dicts for settings.json: the arguments of the run; what has to be the same when it
     is resumed; what is worth knowing besides.
-    model_size: bytes that are to be written to the folder when the training has ended.
     folder: of the run that is to be resumed.
+    model_size: bytes that are to be written to the folder when the training has ended.
 
     Entering the context raises safety.UserError where that folder holds no run, one made with something else, or is in
     use.
     """
 
-    def __init__(self, runs_dir, settings, made_with, about, model_size=0, folder=None):
+    def __init__(self, runs_dir, settings, made_with, about, folder=None, model_size=0):
         super().__init__()
         self.runs_dir, self.folder, self._model_size = runs_dir, folder, model_size
         self._lock = contextlib.ExitStack()

@@ -553,13 +553,17 @@ class FrozenEncoder(Case):
         def stop():
             yield [np.zeros((2, 3), np.float32)]
             raise KeyboardInterrupt
+
+        def large():
+            yield [np.zeros((2, 100000), np.float32)]
+
         with self.assertRaises(KeyboardInterrupt):
             features.compute_once(self.folder, 'x', [], '', 4, stop)
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100000, limit[1]))
         try:
             with self.assertRaisesRegex(safety.UserError, 'features-.*cannot be written .File too large'):
-                features.compute_once(self.folder, 'x', [], '', 2, lambda: [[np.zeros((2, 100000), np.float32)]])
+                features.compute_once(self.folder, 'x', [], '', 2, large)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         self.assertEqual(self.kept(), [])
