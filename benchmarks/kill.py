@@ -107,7 +107,7 @@ def main():
         begin = time.time()
         finish(demo + ['--runs-dir', os.path.join(folder, 'undisturbed')])
         seconds = time.time() - begin
-        expected = history(*glob.glob(os.path.join(folder, 'undisturbed', '*')))
+        expected = history(*glob.glob(os.path.join(folder, 'undisturbed', '[0-9]*')))
         training = sum(entry['seconds'] for entry in expected)
         longest = seconds - training + 2 * training / options.kills  # so that the last kills still find it training
         runs, found, difference = kill_and_compare(
