@@ -431,6 +431,14 @@ def check_name(folder):
                                'that is not UTF-8. Rename it, or name another'.format(folder))
 
 
+def check_start(data_dir, folder):
+    """Raise safety.UserError where these names of folders, or IMAGE_SHAPE, make no sense."""
+    check_name(data_dir)
+    check_name(folder)
+    if any(side <= 0 or side % 32 for side in IMAGE_SHAPE):
+        raise safety.UserError('IMAGE_SHAPE {}: height and width have to be multiples of 32'.format(IMAGE_SHAPE))
+
+
 def check_end(testing, runs_dir):
     """Look now at what the end of a run needs, rather than after hours of training.
 
@@ -468,10 +476,7 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
     del settings['runs_dir'], settings['resume']
     training_settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, keep_prob=keep_prob,
                              decay=decay)
-    check_name(data_dir)
-    check_name(resume or runs_dir)
-    if any(side <= 0 or side % 32 for side in IMAGE_SHAPE):
-        raise safety.UserError('IMAGE_SHAPE {}: height and width have to be multiples of 32'.format(IMAGE_SHAPE))
+    check_start(data_dir, resume or runs_dir)
     helper.maybe_download_pretrained_vgg(data_dir)
     helper.maybe_download_kitti_road(data_dir)
     training, testing = (os.path.join(data_dir, 'data_road', split) for split in ('training', 'testing'))
