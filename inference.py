@@ -130,7 +130,10 @@ def load(run):
     if not os.path.isdir(path):
         raise safety.UserError('{}: no trained model: a run leaves the folder `model` when it ends. Name another, or '
                                'finish this one with --resume'.format(run))
-    with tf.Graph().as_default(), tf.Session() as sess:
+    # TensorFlow's graph optimiser copies the constants, which are the weights, over and over.
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    with tf.Graph().as_default(), tf.Session(config=config) as sess:
         try:
             signature = tf.saved_model.loader.load(sess, ['serve'], path).signature_def['serving_default']
             pictures, probability = (sess.graph.get_tensor_by_name(info.name) for info in (
