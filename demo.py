@@ -19,6 +19,11 @@ CATEGORIES = ('um', 'umm', 'uu')    # urban marked (two lanes), urban multiple m
 SIZES = ((375, 1242),) * 5 + ((370, 1224), (374, 1238), (376, 1241))    # height, width in pixels
 LABEL_COLOURS = np.array([(255, 0, 0), (255, 0, 255), (0, 0, 0)], np.uint8)
 BACKGROUND, ROAD, IGNORED = range(3)            # rows of LABEL_COLOURS
+CLASS_COLOURS = np.array([(0, 0, 0), (70, 130, 180), (128, 64, 128), (255, 255, 255), (107, 142, 35), (70, 70, 70)],
+                         np.uint8)              # those of demo-classes.json
+OTHER, SKY, DRIVABLE, MARKING, VEGETATION, BUILDING = range(6)  # rows of CLASS_COLOURS
+CLASS_OF_KIND = {'tree': VEGETATION, 'bush': VEGETATION, 'house': BUILDING}  # things of other kinds are OTHER
+GROUND = 255                                    # in the mask of what stands on it
 ASPHALT, PAVING, KERB, GRASS, SOIL = range(5)   # what the ground is made of
 CAMERA_HEIGHT = 1.65                            # metres
 FARTHEST = 400.0                                # metres; the ground ends there
@@ -29,12 +34,13 @@ Road = namedtuple('Road', 'left right lane lines verges openings opposite')     
 Thing = namedtuple('Thing', 'kind x z width length height colour variant')      # x: its middle, z: its near end
 
 
-def write_scenes(folder, seed, training, testing):
+def write_scenes(folder, seed, training, testing, classes=False):
     """Write labelled scenes in KITTI's layout: folder/training and folder/testing with image_2 and gt_image_2 in each.
 
     folder: path that must not exist yet; it appears complete or, after an exception, not at all.
     seed: int in [0, 2**32). A scene depends on seed, split, category and number only, not on how many are drawn.
     training, testing: numbers of scenes, spread evenly over the categories.
+    classes: whether the labels tell the classes of demo-classes.json apart, instead of road and background.
     """
     folder = os.path.abspath(folder)
     if os.path.exists(folder):
@@ -48,14 +54,15 @@ def write_scenes(folder, seed, training, testing):
                 for index in range(count):
                     number, category = divmod(index, len(CATEGORIES))
                     random = np.random.RandomState((seed, split_index, category, number))
-                    write_scene(os.path.join(scratch, name, split), CATEGORIES[category], number, random)
+                    write_scene(os.path.join(scratch, name, split), CATEGORIES[category], number, random, classes)
                     bar.update()
         os.rename(os.path.join(scratch, name), folder)
 
 
-def write_scene(folder, category, number, random):
+def write_scene(folder, category, number, random, classes):
     """Draw one scene and write its PNGs into folder/image_2 and folder/gt_image_2."""
-    scene = draw_scene(category, SIZES[random.randint(len(SIZES))], random)
+    picture, road, lane, all_classes = draw_scene(category, SIZES[random.randint(len(SIZES))], random)
+    scene = (picture, all_classes) if classes else (picture, road, lane)
     names = 'image_2/{}_{:06d}.png', 'gt_image_2/{}_road_{:06d}.png', 'gt_image_2/{}_lane_{:06d}.png'
     for name, pixels in zip(names, scene):
         if pixels is not None:
@@ -69,17 +76,19 @@ def draw_scene(category, size, random):
     size: (height, width) in pixels.
     random: np.random.RandomState, the only source of chance.
 
-    Returns (picture, road, lane), uint8 [height, width, 3]: the RGB picture and its labels in KITTI's colours, road
-    magenta, background red, what does not count black; lane is the camera's own lane for 'um', else None.
+    Returns (picture, road, lane, classes), uint8 [height, width, 3]: the RGB picture; its labels in KITTI's colours,
+    road magenta, background red, what does not count black, where lane is the camera's own lane for 'um', else None;
+    and its labels in CLASS_COLOURS.
     """
     view, light, road = View(size, random), choose_light(random), plan_road(category, random)
     things = place_things(road, category, random)
     x, z = view.ground()
-    picture = np.concatenate([paint_background(view, light, random),
-                              paint_ground(road, x, z, cast_shadows(things, light, random), light, random)])
-    canvas = Canvas(view, light, picture, random)
+    background, is_sky = paint_background(view, light, random)
+    ground = paint_ground(road, x, z, cast_shadows(things, light, random), light, random)
+    canvas = Canvas(view, light, np.concatenate([background, ground]), random)
     for thing in sorted(things, key=lambda thing: -thing.z):
         if thing.z + thing.length > 4:      # what stands beside the camera only casts its shadow into the picture
+            canvas.kind = CLASS_OF_KIND.get(thing.kind, OTHER)
             DRAW[thing.kind](canvas, thing)
             canvas.hide_behind_crest(thing.z)
     uncertain_from = random.uniform(45, 90) if random.rand() < 0.4 else FARTHEST    # metres
@@ -89,9 +98,22 @@ def draw_scene(category, size, random):
         label = np.full(size, BACKGROUND, np.uint8)
         label[view.top:][(x > left) & (x < right)] = ROAD
         label[view.top:][ignored] = IGNORED
-        label[np.asarray(canvas.mask) > 0] = BACKGROUND
+        label[np.asarray(canvas.mask) != GROUND] = BACKGROUND
         labels.append(LABEL_COLOURS[label])
-    return develop(canvas.picture, light, random), labels[0], labels[1] if labels[1:] else None
+    return (develop(canvas.picture, light, random), labels[0], labels[1] if labels[1:] else None,
+            CLASS_COLOURS[label_classes(canvas, road, x, z, is_sky)])
+
+
+def label_classes(canvas, road, x, z, is_sky):
+    """What each pixel shows: rows of CLASS_COLOURS, uint8 [height, width]."""
+    ground = np.full(x.shape, OTHER, np.uint8)
+    material = lay_ground(road, x, z)
+    ground[material == GRASS] = VEGETATION
+    ground[material == ASPHALT] = DRIVABLE
+    ground[(lane_paint(road, x, z) > 0.5) & (x > road.left) & (x < road.right)] = MARKING
+    label = np.concatenate([np.where(is_sky, SKY, VEGETATION).astype(np.uint8), ground])
+    mask = np.asarray(canvas.mask)
+    return np.where(mask == GROUND, label, mask)
 
 
 class View:
@@ -138,13 +160,17 @@ class View:
 
 
 class Canvas:
-    """The picture and the mask of the things that stand on the ground; every stroke goes to both."""
+    """The picture and the mask of the things that stand on the ground; every stroke goes to both.
+
+    kind: the class, a row of CLASS_COLOURS, that strokes leave in the mask; GROUND where there are none.
+    """
 
     def __init__(self, view, light, picture, random):
         self.view, self.light = view, light
         self.bare = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-        self.picture, self.mask = self.bare.copy(), Image.new('L', self.bare.size)
+        self.picture, self.mask = self.bare.copy(), Image.new('L', self.bare.size, GROUND)
         self.brushes = ImageDraw.Draw(self.picture), ImageDraw.Draw(self.mask)
+        self.kind = OTHER
         self.foliage = [grow_foliage(pointed, random) for pointed in (0, 0, 0.3, 1)]
 
     def fill(self, polygons, colour):
@@ -154,7 +180,7 @@ class Canvas:
         for polygon in corners.reshape((-1,) + corners.shape[-2:]):
             outline = [tuple(corner) for corner in polygon.tolist()]
             self.brushes[0].polygon(outline, fill=colour)
-            self.brushes[1].polygon(outline, fill=255)
+            self.brushes[1].polygon(outline, fill=self.kind)
 
     def paste_foliage(self, thing, low):
         """Put a crown or a bush from low metres up to the thing's height."""
@@ -171,7 +197,7 @@ class Canvas:
         leaves = np.asarray(brightness, np.float32)[..., None] / 160 * thing.colour.astype(np.float32)
         leaves = Image.fromarray(haze(leaves, z, self.light).astype(np.uint8))
         self.picture.paste(leaves, tuple(box[0].tolist()), shape)
-        self.mask.paste(255, tuple(box[0].tolist()), shape)
+        self.mask.paste(self.kind, tuple(box[0].tolist()), shape)
 
     def hide_behind_crest(self, z):
         """Put the bare ground back over the foot of a thing at z, the nearest so far, where a crest hides it."""
@@ -179,7 +205,7 @@ class Canvas:
         if z > 10 and self.view.row(0, z) > crest + 1:
             box = (0, max(int(crest), 0)) + self.picture.size
             self.picture.paste(self.bare.crop(box), box[:2])
-            self.mask.paste(0, box)
+            self.mask.paste(GROUND, box)
 
 
 def haze(colour, z, light):
@@ -230,7 +256,7 @@ def choose_light(random):
 
 
 def paint_background(view, light, random):
-    """Sky, clouds, the sun's glow, hills and far woods above the ground: float32 [top, width, 3]."""
+    """Sky, clouds, the sun's glow, hills and far woods above the ground: float32 [top, width, 3], bool: what is sky."""
     y, x = np.mgrid[:view.top, :view.size[1]].astype(np.float32)
     low, high = np.array(light.haze, np.float32), np.array(light.zenith, np.float32)
     sky = high + np.clip(y / view.horizon, 0, 1)[..., None] * (low - high)
@@ -240,10 +266,13 @@ def paint_background(view, light, random):
         column, row = view.centre + view.focal * light.sun[0] / light.sun[1], view.horizon + view.focal / light.sun[1]
         glow = np.exp(-np.hypot(x - column, y - row) / (0.1 * view.size[1])) * (1 - light.shade) * 3
         sky += np.minimum(glow, 1)[..., None] * (270 - sky)
+    is_sky = np.ones(y.shape, bool)
     for waves, tall, colour in ((3, 0.12, (128, 148, 172)), (10, 0.07, (104, 126, 122)), (40, 0.05, (56, 72, 52))):
         outline = np.clip(fractal((1, x.shape[1]), (0, waves), random)[0] * 0.35 + 0.6, 0, 2) * random.uniform(0.6, 1.3)
-        sky[y > view.horizon - view.size[0] * tall * outline] = np.array(colour) * 0.8 + low * 0.2
-    return sky
+        hidden = y > view.horizon - view.size[0] * tall * outline
+        sky[hidden] = np.array(colour) * 0.8 + low * 0.2
+        is_sky &= ~hidden
+    return sky, is_sky
 
 
 def plan_road(category, random):
@@ -307,14 +336,20 @@ def beside_the_road(road, x, z):
     return found
 
 
-def paint_ground(road, x, z, shadows, light, random):
-    """The ground, float32 [height - top, width, 3], from its road coordinates and the shadow map."""
+def lay_ground(road, x, z):
+    """What the ground is made of, uint8 like x."""
     material = np.full(x.shape, ASPHALT, np.uint8)
     for side, strips in road.verges.items():
         out = x - road.right if side > 0 else road.left - x
         for start, stop, kind in strips:
             material[(out > start) & (out <= stop)] = kind
     material[beside_the_road(road, x, z)] = ASPHALT
+    return material
+
+
+def paint_ground(road, x, z, shadows, light, random):
+    """The ground, float32 [height - top, width, 3], from its road coordinates and the shadow map."""
+    material = lay_ground(road, x, z)
     asphalt, paving = random.uniform(80, 118), random.uniform(150, 185)
     palette = np.array([asphalt + random.normal(0, 3, 3), paving * np.array((1.14, 0.97, 0.78)), [paving + 25] * 3,
                         (86, 102, 52) + random.normal(0, 6, 3), (138, 108, 66)], np.float32)

@@ -23,6 +23,7 @@ from PIL import Image
 
 import helper
 import main
+import palettes
 import recorder
 import safety
 import vgg16
@@ -89,7 +90,7 @@ class Run(Case):
         return found
 
     def new_run(self, epochs=1, **settings):
-        settings = dict(dict(epochs=epochs, batch_size=2, learning_rate=0.01), **settings)
+        settings = dict(dict(epochs=epochs, batch_size=2, learning_rate=0.01, image_shape=SHAPE), **settings)
         return main.run('data', 'runs', **settings)
 
     def history(self, folder):
@@ -157,7 +158,7 @@ class BadPictures(Run):
                 (lambda: os.remove(LABEL), 'um_000001.png: its label um_road_000001.png is missing'),
                 (lambda: Image.new('RGB', (40, 50)).save(LABEL), 'um_road_000001.png: the label has 40x50 pixels'),
                 (strange_colour, r'um_road_000001.png: the colour \(0, 200, 7\) in row 20, column 30, and 1 more such'),
-                (all_black, 'gt_image_2: the labels together need both'),
+                (all_black, 'gt_image_2: the labels together need two classes at least, of background .255, 0, 0., road'),
                 (lambda: shutil.rmtree('data/data_road/training/gt_image_2'), 'training/gt_image_2 is missing')):
             shutil.copytree('data', 'sound')
             damage()
@@ -212,7 +213,7 @@ class BadPictures(Run):
         for stem in ('um m_000009', 'stra\u00dfe_000009'):
             image = picture.resize((120, 80))
             image.convert('CMYK').save('data/data_road/training/image_2/{}.jpg'.format(stem))
-            label = Image.new('RGB', image.size, helper.ROAD)
+            label = Image.new('RGB', image.size, palettes.ROAD)
             label.save('data/data_road/training/gt_image_2/{}.png'.format(stem.replace('_', '_road_')))
             image.save('data/data_road/testing/image_2/{}.png'.format(stem))
             label.save('data/data_road/testing/gt_image_2/{}.png'.format(stem.replace('_', '_road_')))
@@ -220,8 +221,8 @@ class BadPictures(Run):
         self.assertEqual(len(glob.glob('runs/latest/stra\u00dfe_000009.png')), 1)
 
     def test_image_shape(self):
-        with mock.patch.object(main, 'IMAGE_SHAPE', (100, 96)):
-            self.refused(r'IMAGE_SHAPE \(100, 96\): .*multiples of 32')
+        for shape in (['100', '96'], ['0', '96'], ['64', '1e2'], ['64']):
+            self.refused('argument --image-shape: .*(multiple of 32|2 arguments)', '--image-shape', *shape)
 
 
 class BadModel(Run):
@@ -333,8 +334,11 @@ class BadRuns(Run):
         self.change(made_with={'TensorFlow': tf.__version__, 'precision': 'float16'})
         self.refused('another precision: float16', '--resume', self.run_folder)
         self.change(made_with={'precision': 'float32'})
-        with mock.patch.object(main, 'IMAGE_SHAPE', (32, 96)):
-            self.refused('another IMAGE_SHAPE: .64, 96., and here', '--resume', self.run_folder)
+        with open('classes.json', 'w') as file:
+            json.dump([dict(name=name, colour=colour) for name, colour in (
+                ('background', palettes.BACKGROUND), ('road', palettes.ROAD), ('sky', (0, 0, 0)))], file)
+        self.refused('another palette: ', '--resume', self.run_folder, '--classes', 'classes.json')
+        os.remove('classes.json')
         with mock.patch.object(main, 'layers', lambda *layers, **settings: LAYERS(
                 *(tf.tile(layer, [1, 1, 1, 2]) for layer in layers), **settings)):
             self.refused('of another network', '--resume', self.run_folder)
@@ -451,12 +455,10 @@ class Resume(Run):
 
     def test_a_killed_process(self):
         """With SIGKILL, and after that with two Ctrl-C."""
-        code = 'import sys; sys.path.insert(0, {!r}); import main; main.IMAGE_SHAPE = {}; main.main()'.format(
-            HERE, SHAPE)
-        unbroken = self.losses(main.run('data', 'unbroken', epochs=40, batch_size=2))
-        arguments = ['--epochs', '40', '--batch-size', '2']
+        unbroken = self.losses(main.run('data', 'unbroken', epochs=40, batch_size=2, image_shape=SHAPE))
+        arguments = ['--epochs', '40', '--batch-size', '2', '--image-shape'] + [str(side) for side in SHAPE]
         for signum, epoch, status in ((signal.SIGKILL, 1, -9), (signal.SIGINT, 3, 130)):
-            process = subprocess.Popen([sys.executable, '-c', code] + arguments,
+            process = subprocess.Popen([sys.executable, os.path.join(HERE, 'main.py')] + arguments,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
             for line in process.stdout:
                 if line.startswith('Epoch {}/'.format(epoch)):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 import safety
 
 
-def compute_once(folder, name, depends_on, settings, count, compute):
+def compute_once(folder, name, depends_on, settings, count, compute, workers):
     """The features of all pictures; from the file of an earlier run where nothing has changed that they depend on.
 
     folder, name: they are kept in the file folder/features-<name>-<digest>.npy, which replaces others of that name.
@@ -18,6 +18,7 @@ def compute_once(folder, name, depends_on, settings, count, compute):
     settings: text of what else they depend on.
     count: number of pictures.
     compute: a generator function, yields the features batch by batch, each a sequence of arrays float32 [n, ...].
+    workers: a distributed.Alone or Workers, whose processes all compute, and on each machine one writes.
 
     Returns a tuple of arrays float32 [count, ...], mapped into memory: only what is asked for is read.
 
@@ -25,17 +26,31 @@ def compute_once(folder, name, depends_on, settings, count, compute):
     """
     pattern = 'features-{}-{}.npy'
     path = os.path.join(folder, pattern.format(name, _digest(depends_on, settings)))
-    try:
-        rows = _map(path, count)
-    except Exception:  # not there, or damaged: what numpy raises depends on where
+    if not all(workers.gather(_is_there(path, count))):
         with contextlib.closing(compute()) as batches:
-            _write(path, count, batches)
-        for other in glob.glob(os.path.join(glob.escape(folder), pattern.format(name, '[0-9a-f]' * 32))):
-            if other != path:
-                with contextlib.suppress(OSError):  # another run was faster
-                    os.remove(other)
-        rows = _map(path, count)
+            if workers.writes_features:
+                _write(path, count, batches)
+                _remove_others(path, os.path.join(glob.escape(folder), pattern.format(name, '[0-9a-f]' * 32)))
+            else:
+                for _ in batches:
+                    pass
+        workers.gather(None)  # until then it need not be there
+    rows = _map(path, count)
     return tuple(np.asarray(rows[name]) for name in rows.dtype.names)
+
+
+def _is_there(path, count):
+    try:
+        return bool(_map(path, count).size)
+    except Exception:  # not there, or damaged: what numpy raises depends on where
+        return False
+
+
+def _remove_others(path, pattern):
+    for other in glob.glob(pattern):
+        if other != path:
+            with contextlib.suppress(OSError):  # another run was faster
+                os.remove(other)
 
 
 def _map(path, count):

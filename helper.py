@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 import augment
+import palettes
 import vgg16
 from safety import UserError, check_space, scratch_folder, written_whole
 from tf1 import tf
@@ -35,14 +36,11 @@ DOWNLOAD_TRIES = 3
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 UNPACKED_MB = 4096  # that an archive may have: several times what those of VGG-16 and KITTI have
 
-BACKGROUND = (255, 0, 0)  # the colours of a label, red green blue
-ROAD = (255, 0, 255)
-DOES_NOT_COUNT = (0, 0, 0)
 EXIF_ORIENTATION = 0x0112
 SMALLEST = 32  # pixels in height and width of a picture: one of the last layer
 
-ROAD_PAINT = (0, 255, 0)
-ROAD_PAINT_ALPHA = 127
+CHECKED = 300  # pictures of a folder, at most, that are read before the first step: all of KITTI's
+PNG_END, JPEG_END = b'\0\0\0\0IEND\xaeB`\x82', b'\xff\xd9'
 
 THREADS = min(os.cpu_count() or 1, 8)  # that read and write pictures while the network computes
 CACHE_MB = 1024  # of resized pictures and labels that stay in memory: 2300 of KITTI's
@@ -234,13 +232,35 @@ def list_pictures(data_folder, subfolder='image_2'):
 
 
 def check_pictures(paths):
-    """Read all the pictures; raises UserError where one is damaged or none."""
+    """Look at all the pictures, and read some; raises UserError where one is damaged or none."""
     def load(path):
         with _open(path) as image:
             image.load()
 
-    for _ in tqdm(in_order(load, paths), desc='Check pictures', total=len(paths), unit='picture', leave=False):
+    _run_all(_look, paths, 'Look at pictures')
+    _run_all(load, [paths[index] for index in _some(len(paths))], 'Check pictures')
+
+
+def _run_all(function, items, title):
+    for _ in tqdm(in_order(function, items), desc=title, total=len(items), unit='file', leave=False):
         pass
+
+
+def _some(count):
+    """The indices of those, of so many, that are read before the first step: evenly spread, from first to last."""
+    return np.unique(np.linspace(0, count - 1, min(count, CHECKED)).astype(int)).tolist()
+
+
+def _look(path):
+    """The (width, height) of a picture, upright; raises UserError where it is none, or cut off.
+
+    That is a thousand times as fast as reading it.
+    """
+    with _open(path) as image, open(path, 'rb') as file:
+        file.seek(-min(os.path.getsize(path), len(PNG_END)), os.SEEK_END)
+        if not file.read().endswith(PNG_END if image.format == 'PNG' else JPEG_END):
+            image.load()  # something may follow the picture
+        return image.size[::-1 if _is_turned(image) else 1]
 
 
 def in_order(function, items, threads=None):
@@ -268,7 +288,7 @@ def stem(path):
 
 
 def pair_with_labels(data_folder):
-    """The (picture, label) paths of a folder in KITTI's layout; each pair is of one size."""
+    """The (picture, label) paths of a folder in KITTI's layout; each pair is of one size, and none is cut off."""
     label_folder = os.path.join(data_folder, 'gt_image_2')
     label_of = {'_'.join(stem(path).rsplit('_road_', 1)): path for path in _list(label_folder, r'_road_.*\.png$')}
     pairs = []
@@ -281,13 +301,16 @@ def pair_with_labels(data_folder):
                     picture))
             raise UserError('{}: its label {}_road_{}.png is missing in {}. Add it, or remove this one'.format(
                 picture, category, number, label_folder))
-        with _open(picture) as picture_image, _open(label) as label_image:
-            size = picture_image.size[::-1 if _is_turned(picture_image) else 1]
-            if size != label_image.size:
-                raise UserError('{}: the label has {}x{} pixels, its picture {}x{}. Make them one size'.format(
-                    label, *(label_image.size + size)))
         pairs.append((picture, label))
+    _run_all(_compare_sizes, pairs, 'Look at pictures')
     return pairs
+
+
+def _compare_sizes(pair):
+    size, label_size = map(_look, pair)
+    if size != label_size:
+        raise UserError('{}: the label has {}x{} pixels, its picture {}x{}. Make them one size'.format(
+            pair[1], *(label_size + size)))
 
 
 def _is_turned(image):
@@ -326,43 +349,43 @@ def read_picture(path, image_shape=None):
     return np.asarray(image.resize(image_shape[::-1], Image.BILINEAR) if image_shape else image)
 
 
-def read_label(path, image_shape=None):
-    """The label as bool [height, width, 2], one-hot (background, road); all False where the pixel does not count.
+def read_label(path, image_shape=None, palette=palettes.PUBLISHED):
+    """The label as bool [height, width, classes], one-hot; all False where the pixel does not count.
 
     image_shape: (height, width) to which it is resized, if any.
+    palette: the palettes.Palette whose colours it has.
 
     Raises UserError where it has another colour.
     """
     with _open(path) as image:
         image = image.convert('RGB')
-    colours = image.getcolors(3)  # None: there are more
-    if not colours or not {colour for _, colour in colours} <= {BACKGROUND, ROAD, DOES_NOT_COUNT}:
-        _refuse_colours(path, np.asarray(image))
+    found = image.getcolors(len(palette.colours))  # None: there are more
+    if not found or not {colour for _, colour in found} <= set(palette.colours):
+        _refuse_colours(path, np.asarray(image), palette)
     if image_shape:
         image = image.resize(image_shape[::-1], Image.NEAREST)  # blends of two colours would be a third
-    label = np.asarray(image)
-    return np.stack([_is_colour(label, BACKGROUND), _is_colour(label, ROAD)], axis=-1)
+    return palette.one_hot(np.asarray(image))
 
 
-def _refuse_colours(path, label):
-    known = np.logical_or.reduce([_is_colour(label, colour) for colour in (BACKGROUND, ROAD, DOES_NOT_COUNT)])
+def _refuse_colours(path, label, palette):
+    known = np.logical_or.reduce([palettes.is_colour(label, colour) for colour in palette.colours])
     row, column = np.argwhere(~known)[0]
-    raise UserError('{}: the colour {} in row {}, column {}, and {} more such pixels: a label has only background '
-                    '{}, road {} and {}, which does not count'.format(
-                        path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known) - 1,
-                        BACKGROUND, ROAD, DOES_NOT_COUNT))
+    raise UserError('{}: the colour {} in row {}, column {}, and {} more such pixels: a label has only {}'.format(
+        path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known) - 1,
+        ', '.join('{} {}'.format(name, colour) for colour, name in palette.colours.items())))
 
 
-def _is_colour(picture, colour):
-    # Channel by channel: np.all along an axis of three takes ten times as long.
-    return np.logical_and.reduce([picture[..., channel] == value for channel, value in enumerate(colour)])
+def read_batches(paths, image_shape, share=(0, 1)):
+    """Yield the pictures, in order and in batches, uint8 [n, height, width, 3], resized to image_shape.
 
+    share: (rank, size), where that many processes take turns. All get as many batches: the last may have no picture.
+    """
+    def read(start):
+        pictures = [read_picture(path, image_shape) for path in paths[start:start + INFERENCE_BATCH]]
+        return np.array(pictures, np.uint8).reshape((-1,) + tuple(image_shape) + (3,))
 
-def read_batches(paths, image_shape):
-    """Yield the pictures, in order and in batches, uint8 [n, height, width, 3], resized to image_shape."""
-    return in_order(lambda start: np.array([read_picture(path, image_shape)
-                                             for path in paths[start:start + INFERENCE_BATCH]]),
-                     range(0, len(paths), INFERENCE_BATCH))
+    step = INFERENCE_BATCH * share[1]
+    return in_order(read, range(INFERENCE_BATCH * share[0], -(-len(paths) // step) * step, step))
 
 
 def category(path):
@@ -388,7 +411,8 @@ def draw_validation(paths, fraction, seed):
     return drawn
 
 
-def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB, validation=0., augmented=False):
+def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB, validation=0., augmented=False,
+                       palette=palettes.PUBLISHED, share=(0, 1)):
     """Make the function that gives batches of pictures and labels.
 
     data_folder: folder in KITTI's layout: image_2/um_000003.png with gt_image_2/um_road_000003.png.
@@ -398,28 +422,32 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB, v
     threads while the caller works with the batch before.
     validation: the share of the pictures that the batches leave out.
     augmented: whether each epoch has another variant of each picture, of augment.vary().
+    palette: the palettes.Palette of the labels.
+    share: (rank, size), where that many processes share the pictures of each epoch, all with the same seed: batch by
+    batch, the processes together have what one would have with so many times the batch size. As the shares are equal,
+    fewer pictures than there are processes may be left out, others in each epoch.
 
     Returns get_batches_fn, a Batches: get_batches_fn(batch_size) is an iterator over one epoch in a new order:
-    (images, labels), images uint8 [n, height, width, 3], labels bool [n, height, width, 2], one-hot (background, road)
-    and all False where the pixel does not count. The last batch is as short as it comes.
+    (images, labels), images uint8 [n, height, width, 3], labels bool [n, height, width, classes], one-hot, as published
+    (background, road), and all False where the pixel does not count. The last batch is as short as it comes.
 
     Raises UserError where pictures or labels are missing, unreadable, of different sizes or of strange colours, and
-    where one of the classes is nowhere in the labels.
+    where fewer than two classes are in the labels.
     """
     pairs = pair_with_labels(data_folder)
     validation_indices = draw_validation([picture for picture, _ in pairs], validation, seed)
     batches = Batches(pairs, image_shape, np.random.randint(2 ** 31) if seed is None else seed, cache_mb,
-                      validation_indices, augmented)
-    _check_classes(batches, data_folder)
+                      validation_indices, augmented, palette, share)
+    _check_classes(batches, data_folder, palette)
     return batches
 
 
 class Batches:
     """The batches of a folder: called with a batch size, it gives those of the next epoch.
 
-    pictures: number of pictures of an epoch.
+    pictures: number of pictures of an epoch, of all shares.
     pairs: the (picture, label) paths of the folder.
-    validation_pictures: the paths of the pictures that are left out.
+    validation_pictures, validation_share: the paths of the pictures that are left out, and of this share of them.
     features: set to [arrays], a tuple of arrays with a row for each picture of the folder, in the order of
     list_pictures, it has the batches hold tuples of such rows in place of the images. Augmented batches need
     [arrays, arrays of the mirrored pictures]: mirroring is then all that is done.
@@ -427,19 +455,23 @@ class Batches:
     The other arguments are those of gen_batch_function.
     """
 
-    def __init__(self, pairs, image_shape, seed, cache_mb, validation_indices, augmented):
-        self._image_shape, self._seed, self._augmented = image_shape, seed, augmented
-        self._cache, self._cached_pairs = {}, cache_mb * 2 ** 20 // (image_shape[0] * image_shape[1] * (3 + 2))
-        self._validation = validation_indices
+    def __init__(self, pairs, image_shape, seed, cache_mb, validation_indices, augmented, palette, share):
+        self._image_shape, self._seed, self._augmented, self._palette = image_shape, seed, augmented, palette
+        self._cache = {}
+        self._cached_pairs = cache_mb * 2 ** 20 // (image_shape[0] * image_shape[1] * (3 + len(palette)))
+        self._rank, self._size = share
+        self._validation = validation_indices[self._rank::self._size]
         self._training = np.setdiff1d(np.arange(len(pairs)), validation_indices)
         self._random = np.random.RandomState(seed)
         self._epoch = self._skipped = 0  # the next epoch, and how many of its pictures are left out
         self.features = None
-        self.pictures, self.pairs = len(self._training), pairs
+        self.pictures, self.pairs = len(self._training) // self._size * self._size, pairs
         self.validation_pictures = [pairs[index][0] for index in validation_indices]
+        self.validation_share = [pairs[index][0] for index in self._validation]
 
     def __call__(self, batch_size):
-        order = self._random.permutation(self._training)[self._skipped:]
+        order = self._random.permutation(self._training)[self._skipped:self.pictures]
+        order = order[:len(order) // self._size * self._size][self._rank::self._size]
         make = functools.partial(self._batch, epoch=self._epoch)
         self._epoch, self._skipped = self._epoch + 1, 0
         return self._in_order(make, order, batch_size)
@@ -451,15 +483,14 @@ class Batches:
         self._epoch, self._skipped = self._epoch + epochs, pictures
 
     def validation_batches(self):
-        """An iterator over the batches of the pictures that are left out, in their order and as they are."""
+        """An iterator over the batches of the share of pictures that are left out, in their order and as they are."""
         return self._in_order(self._batch, self._validation, INFERENCE_BATCH)
 
-    def read_all(self):
-        """Read all pictures and labels, so that errors come now; yields the labels to train on."""
-        pairs = tqdm(in_order(self._read, range(len(self.pairs))), desc='Read pictures', total=len(self.pairs),
-                     unit='picture', leave=False)
-        training = set(self._training)
-        return (label for index, (_, label) in enumerate(pairs) if index in training)
+    def read_some(self):
+        """Read some pictures and labels, so that errors come now; yields the labels to train on."""
+        training, some = set(self._training), _some(len(self.pairs))
+        pairs = tqdm(in_order(self._read, some), desc='Read pictures', total=len(some), unit='picture', leave=False)
+        return (label for index, (_, label) in zip(some, pairs) if index in training)
 
     def _in_order(self, make, indices, batch_size):
         batches = [indices[start:start + batch_size] for start in range(0, len(indices), batch_size)]
@@ -489,31 +520,31 @@ class Batches:
         if index in self._cache:
             return self._cache[index]
         picture, label = self.pairs[index]
-        pair = read_picture(picture, self._image_shape), read_label(label, self._image_shape)
+        pair = read_picture(picture, self._image_shape), read_label(label, self._image_shape, self._palette)
         if index < self._cached_pairs:
             self._cache[index] = pair
         return pair
 
     def _read_label(self, index):
-        return self._cache[index][1] if index in self._cache else read_label(self.pairs[index][1], self._image_shape)
+        if index in self._cache:
+            return self._cache[index][1]
+        return read_label(self.pairs[index][1], self._image_shape, self._palette)
 
 
-def _check_classes(batches, data_folder):
-    """Raises UserError unless both classes are in the labels to train on."""
-    background = road = False
-    for label in batches.read_all():
-        background |= label[..., 0].any()
-        road |= label[..., 1].any()
-    if not (background and road):
-        raise UserError('{}: the labels together need both background, red {}, and road, {}'.format(
-            os.path.join(data_folder, 'gt_image_2'), BACKGROUND, ROAD))
+def _check_classes(batches, data_folder, palette):
+    """Raises UserError unless two classes are in the labels to train on."""
+    found = np.logical_or.reduce([label.any(axis=(0, 1)) for label in batches.read_some()])
+    if np.count_nonzero(found) < 2:
+        raise UserError('{}: the labels together need two classes at least, of {}'.format(
+            os.path.join(data_folder, 'gt_image_2'), ', '.join(
+                '{} {}'.format(name, colour) for colour, name in palette.colours.items() if name in palette.names)))
 
 
 # Writing
 
 
-def road_probability(logits):
-    """The softmax of logits (float32 [n, num_classes]; road is column 1), built by the first call and found by others.
+def softmax_of(logits):
+    """The softmax of logits (float32 [n, classes]), built by the first call and found by others.
 
     So inference adds nothing to a graph that is finished.
     """
@@ -523,24 +554,25 @@ def road_probability(logits):
     return tf.nn.softmax(logits)
 
 
-def segment(sess, logits, keep_prob, image_pl, paths, image_shape):
-    """Tell the road of each picture.
+def segment(sess, logits, keep_prob, image_pl, paths, image_shape, palette=palettes.PUBLISHED):
+    """Tell the road, or the classes of another palette, of each picture.
 
-    logits: float32 [n*h*w, 2] (background, road), computed from image_pl (float32 [n, h, w, 3]) and keep_prob.
+    logits: float32 [n*h*w, classes], as published (background, road), computed from image_pl (float32 [n, h, w, 3])
+    and keep_prob.
     image_shape: (height, width) in pixels.
 
-    Yields (path, picture uint8 [height, width, 3], probability of road float32 [height, width]).
+    Yields (path, picture uint8 [height, width, 3], the palette's probability: of road float32 [height, width]).
     """
-    softmax = road_probability(logits)
+    softmax = softmax_of(logits)
     remaining = iter(paths)
     for pictures in read_batches(paths, image_shape):
-        probabilities = sess.run(softmax, {image_pl: pictures, keep_prob: 1.0})[:, 1].reshape(pictures.shape[:-1])
-        for picture, probability in zip(pictures, probabilities):
+        probabilities = palette.probability(sess.run(softmax, {image_pl: pictures, keep_prob: 1.0}))
+        for picture, probability in zip(pictures, probabilities.reshape(pictures.shape[:-1] + probabilities.shape[1:])):
             yield next(remaining), picture, probability
 
 
-def gen_test_output(sess, logits, keep_prob, image_pl, data_folder, image_shape, look=None):
-    """Paint the road green on each picture of data_folder/image_2.
+def gen_test_output(sess, logits, keep_prob, image_pl, data_folder, image_shape, look=None, palette=palettes.PUBLISHED):
+    """Paint the road green on each picture of data_folder/image_2, or the classes of another palette.
 
     look: called with what segment() yields of each picture.
     The other arguments are those of segment().
@@ -549,22 +581,14 @@ def gen_test_output(sess, logits, keep_prob, image_pl, data_folder, image_shape,
     resized picture itself elsewhere.
     """
     for path, picture, probability in segment(sess, logits, keep_prob, image_pl, list_pictures(data_folder),
-                                              image_shape):
+                                              image_shape, palette):
         if look:
             look(path, picture, probability)
-        yield os.path.basename(path), paint(picture, probability)
-
-
-def paint(picture, probability):
-    """The picture, uint8 [height, width, 3], half green where the road's probability exceeds 0.5."""
-    road = Image.fromarray((probability > 0.5).astype(np.uint8) * ROAD_PAINT_ALPHA)
-    image = Image.fromarray(picture)
-    image.paste(ROAD_PAINT, mask=road)
-    return np.asarray(image)
+        yield os.path.basename(path), palette.paint(picture, probability)
 
 
 def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_prob, input_image,
-                           output_dir=None, look=None):
+                           output_dir=None, look=None, palette=palettes.PUBLISHED):
     """Write the painted test pictures of data_dir/data_road/testing as PNGs to output_dir.
 
     output_dir: a folder that is there; otherwise a new one is made, runs_dir/<time.time()>.
@@ -578,7 +602,7 @@ def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_p
     if output_dir is None:
         output_dir = os.path.join(runs_dir, str(time.time()))
         os.makedirs(output_dir)
-    pictures = gen_test_output(sess, logits, keep_prob, input_image, data_folder, image_shape, look)
+    pictures = gen_test_output(sess, logits, keep_prob, input_image, data_folder, image_shape, look, palette)
     write_pictures(((os.path.join(output_dir, stem(name) + '.png'), picture) for name, picture in pictures),
                    len(list_pictures(data_folder)))
     return output_dir

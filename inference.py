@@ -1,8 +1,9 @@
 """A trained network as a SavedModel of its own, and its use: for pictures, for videos, for scores.
 
 The model has the tag `serve` and one signature, `serving_default`: from `pictures`, uint8 [n, h, w, 3], red green blue,
-of any size, to `road_probability`, float32 [n, h, w]. It has neither variables nor dropout; TensorFlow 1.15 and 2.21
-load each other's.
+of any size, to `road_probability`, float32 [n, h, w]; with a palette, which is in classes.json beside it, to
+`class_probabilities`, float32 [n, h, w, classes]. It has neither variables nor dropout; TensorFlow 1.15 and 2.21 load
+each other's.
 """
 import collections
 import contextlib
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 import helper
 import metrics
+import palettes
 import safety
 from tf1 import tf
 
@@ -31,17 +33,18 @@ logging.getLogger('imageio.plugins.ffmpeg').setLevel(logging.ERROR)
 # The model
 
 
-def export(sess, image_input, keep_prob, logits, path, image_shape):
+def export(sess, image_input, keep_prob, logits, path, image_shape, palette=palettes.PUBLISHED):
     """Write the network of a session as a SavedModel, whole or not at all, in the place of one that is there.
 
     image_input, keep_prob: the tensors that the network is fed with, float32 [n, h, w, 3] and [].
-    logits: float32 [n*h*w, 2] (background, road).
+    logits: float32 [n*h*w, classes].
     path: the folder to write; its parent is there.
     image_shape: (height, width) in pixels of what the network has been trained on, to which the model resizes.
+    palette: of the classes.
 
     Raises safety.UserError where it cannot be written.
     """
-    softmax = helper.road_probability(logits)
+    softmax = helper.softmax_of(logits)
     network = tf.graph_util.convert_variables_to_constants(
         sess, without_dropout(sess.graph, image_input), [softmax.op.name])
     with tf.Graph().as_default(), tf.Session() as new_sess:
@@ -49,16 +52,19 @@ def export(sess, image_input, keep_prob, logits, path, image_shape):
         resized = tf.round(_resize(tf.cast(pictures, tf.float32), image_shape))  # whole numbers, as in the training
         inputs = {image_input: resized, keep_prob: tf.constant(1.)}
         needed = {node.name for node in network.node}  # without dropout, keep_prob may not be
-        probability, = tf.import_graph_def(
+        softmax, = tf.import_graph_def(
             network, {tensor.name: value for tensor, value in inputs.items() if tensor.op.name in needed},
             [softmax.name], name='network')
         del network  # as large as the weights
-        probability = tf.reshape(probability[:, 1], [-1, image_shape[0], image_shape[1], 1])
+        probability = palette.probability(softmax)
+        channels = 1 if probability.shape.ndims == 1 else len(palette)
+        probability = tf.reshape(probability, [-1, image_shape[0], image_shape[1], channels])
         # Rounding in the resizing can exceed 1.
-        probability = tf.clip_by_value(_resize(probability, tf.shape(pictures)[1:3])[..., 0], 0., 1.)
+        probability = tf.clip_by_value(_resize(probability, tf.shape(pictures)[1:3]), 0., 1.)
+        probability = tf.identity(probability[..., 0] if channels == 1 else probability, name=palette.output)
         signature = tf.saved_model.signature_def_utils.predict_signature_def(
-            {'pictures': pictures}, {'road_probability': tf.identity(probability, name='road_probability')})
-        _write(new_sess, signature, path)
+            {'pictures': pictures}, {palette.output: probability})
+        _write(new_sess, signature, path, palette)
 
 
 def _resize(pictures, shape):
@@ -101,7 +107,7 @@ def _downstream(start):
     return found
 
 
-def _write(sess, signature, path):
+def _write(sess, signature, path, palette):
     folder, name = os.path.split(path)
     try:
         with safety.scratch_folder(folder) as scratch:
@@ -110,6 +116,9 @@ def _write(sess, signature, path):
             builder.add_meta_graph_and_variables(sess, ['serve'], {'serving_default': signature},
                                                  strip_default_attrs=True)
             builder.save()
+            if palette is not palettes.PUBLISHED:
+                with open(os.path.join(scratch, name, 'classes.json'), 'w') as file:
+                    json.dump(palette.description, file, indent=2)
             if os.path.exists(path):
                 os.rename(path, os.path.join(scratch, 'old'))
             os.rename(os.path.join(scratch, name), path)
@@ -120,9 +129,10 @@ def _write(sess, signature, path):
 
 @contextlib.contextmanager
 def load(run):
-    """Yields the network that the run in this folder has trained: a function of pictures, uint8 [n, h, w, 3].
+    """Yields the network that the run in this folder has trained, and its palette.
 
-    It returns the probability of road, float32 [n, h, w].
+    The network is a function of pictures, uint8 [n, h, w, 3]; it returns the palette's probability, float32: of road
+    [n, h, w], of other classes [n, h, w, classes].
 
     Raises safety.UserError where there is no such model.
     """
@@ -130,6 +140,8 @@ def load(run):
     if not os.path.isdir(path):
         raise safety.UserError('{}: no trained model: a run leaves the folder `model` when it ends. Name another, or '
                                'finish this one with --resume'.format(run))
+    its_classes = os.path.join(path, 'classes.json')
+    palette = palettes.read(its_classes) if os.path.exists(its_classes) else palettes.PUBLISHED
     # TensorFlow's graph optimiser copies the constants, which are the weights, over and over.
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -137,14 +149,14 @@ def load(run):
         try:
             signature = tf.saved_model.loader.load(sess, ['serve'], path).signature_def['serving_default']
             pictures, probability = (sess.graph.get_tensor_by_name(info.name) for info in (
-                signature.inputs['pictures'], signature.outputs['road_probability']))
+                signature.inputs['pictures'], signature.outputs[palette.output]))
         except tf.errors.ResourceExhaustedError:
             raise
         except Exception as error:  # what damaged files make TensorFlow raise depends on where the damage is
             raise safety.UserError('{}: not the model of a run, or damaged ({}). Name another run, or train '
                                    'again'.format(path, safety.reason(error)))
         sess.graph.finalize()
-        yield lambda batch: sess.run(probability, {pictures: batch})
+        yield lambda batch: sess.run(probability, {pictures: batch}), palette
 
 
 def _segment(model, pictures):
@@ -167,23 +179,24 @@ def evaluate(folder, run):
     run: the folder of the run that trained the model.
 
     Returns {'folder': folder, 'categories': {category: scores}, 'all': scores}: for each category, and for all of them
-    together, what metrics.RoadScores.summary() gives and the number of pictures. It is also written to the JSON file
+    together, what metrics' summary() gives and the number of pictures. It is also written to the JSON file
     whose path is printed, in the run's folder.
 
     Raises safety.UserError.
     """
     pairs = helper.pair_with_labels(folder)
-    scores, counts = collections.defaultdict(metrics.RoadScores), collections.Counter()
-    with load(run) as model:
+    counts = collections.Counter()
+    with load(run) as (model, palette):
+        scores = collections.defaultdict(palette.scores)
         pictures = helper.in_order(lambda pair: helper.read_picture(pair[0]), pairs)
         for (path, label), (_, probability) in zip(pairs, tqdm(_segment(model, pictures), desc='Evaluate',
                                                                total=len(pairs), unit='picture')):
-            scores[helper.category(path)].add(probability, helper.read_label(label))
+            scores[helper.category(path)].add(probability, helper.read_label(label, palette=palette))
             counts[helper.category(path)] += 1
-    total = sum(scores.values(), metrics.RoadScores())
-    if not (total.road.any() or total.background.any()):
-        raise safety.UserError('{}: no pixel of the labels counts. Name a folder with road and background'.format(
-            os.path.join(folder, 'gt_image_2')))
+    total = sum(scores.values(), palette.scores())
+    if total.summary()['pixel_accuracy'] is None:
+        raise safety.UserError('{}: no pixel of the labels counts. Name a folder with {}'.format(
+            os.path.join(folder, 'gt_image_2'), ' and '.join(palette.names)))
     categories = {name: dict(pictures=counts[name], **part.summary()) for name, part in scores.items()}
     result = dict(folder=folder, categories=categories, all=dict(pictures=len(pairs), **total.summary()))
     print(metrics.format_table(list(categories.items()) + [('all', result['all'])]))
@@ -198,11 +211,12 @@ def evaluate(folder, run):
 
 
 def predict(path, run, save_masks=False):
-    """Paint the road green on a picture, the pictures of a folder, or a video, in their own size.
+    """Paint the road green on a picture, the pictures of a folder, or a video, in their own size; or other classes.
 
     path: a PNG or JPEG picture, a folder of such, or a video.
     run: the folder of the run that trained the model; the overlays go to its folder `predicted`.
-    save_masks: write the road, white on black, as PNGs to the run's folder `masks`, too.
+    save_masks: write the road, white on black, or the classes in their colours, as PNGs to the run's folder `masks`,
+    too.
 
     Returns the path of the overlay, or of the folder of the overlays. They appear when all are there, and replace what
     had this path.
@@ -213,21 +227,22 @@ def predict(path, run, save_masks=False):
     if not (is_folder or os.path.isfile(path)):
         raise safety.UserError('{}: no such picture, folder or video'.format(path))
     name = os.path.basename(os.path.abspath(path))
-    with load(run) as model, safety.scratch_folder(run) as scratch:
+    with load(run) as (model, palette), safety.scratch_folder(run) as scratch:
         overlays, masks = os.path.join(scratch, 'predicted'), os.path.join(scratch, 'masks') if save_masks else None
         if is_folder:
-            _predict_pictures(model, helper.list_pictures(path, ''), os.path.join(overlays, name),
+            _predict_pictures(model, palette, helper.list_pictures(path, ''), os.path.join(overlays, name),
                               masks and os.path.join(masks, name))
         elif is_picture:
-            _predict_pictures(model, [path], overlays, masks)
+            _predict_pictures(model, palette, [path], overlays, masks)
         else:
             name = os.path.splitext(name)[0]
-            _predict_video(model, path, os.path.join(overlays, name + '.mp4'), masks and os.path.join(masks, name))
+            _predict_video(model, palette, path, os.path.join(overlays, name + '.mp4'),
+                           masks and os.path.join(masks, name))
         paths = [_put(scratch, run, os.path.join(kind, name)) for kind in ('predicted', 'masks')[:1 + save_masks]
                  for name in os.listdir(os.path.join(scratch, kind))]
-    print('Road painted green: {}'.format(paths[0]))
+    print('Overlays: {}'.format(paths[0]))
     if save_masks:
-        print('Road white on black: {}'.format(paths[1]))
+        print('Masks: {}'.format(paths[1]))
     return paths[0]
 
 
@@ -245,15 +260,15 @@ def _put(scratch, run, name):
     return target
 
 
-def _predict_pictures(model, paths, overlays, masks):
+def _predict_pictures(model, palette, paths, overlays, masks):
     """Write the overlays of pictures to the folder `overlays`, and their masks to the folder `masks`, if it is one."""
     def painted():
         pictures = helper.in_order(helper.read_picture, paths)
         for path, (picture, probability) in zip(paths, _segment(model, pictures)):
             name = helper.stem(path) + '.png'
-            yield os.path.join(overlays, name), helper.paint(picture, probability)
+            yield os.path.join(overlays, name), palette.paint(picture, probability)
             if masks:
-                yield os.path.join(masks, name), _mask(probability)
+                yield os.path.join(masks, name), palette.mask(probability)
 
     helper.check_pictures(paths)
     for folder in filter(None, (overlays, masks)):
@@ -261,7 +276,7 @@ def _predict_pictures(model, paths, overlays, masks):
     helper.write_pictures(painted(), len(paths) * (2 if masks else 1))
 
 
-def _predict_video(model, path, overlay, masks):
+def _predict_video(model, palette, path, overlay, masks):
     """Write the overlays of a video as the video `overlay`, and its frames' masks to the folder `masks`, if it is one.
 
     Raises safety.UserError where it cannot be read or written.
@@ -278,9 +293,9 @@ def _predict_video(model, path, overlay, masks):
             with imageio.get_writer(overlay, format='FFMPEG', fps=rate, quality=8, pixelformat=colours,
                                     macro_block_size=1, ffmpeg_log_level='error') as writer:
                 for picture, probability in segmented:
-                    writer.append_data(helper.paint(picture, probability))
+                    writer.append_data(palette.paint(picture, probability))
                     if masks:
-                        helper.write_picture(os.path.join(masks, '{:06d}.png'.format(count)), _mask(probability))
+                        helper.write_picture(os.path.join(masks, '{:06d}.png'.format(count)), palette.mask(probability))
                     count += 1
             # What ffmpeg cannot write when it closes the file, it tells nobody.
             whole = imageio_ffmpeg.count_frames_and_secs(overlay)[0] == count
@@ -325,7 +340,3 @@ def _frames(reader, path):
 def _no_video(path, error):
     return safety.UserError('{}: neither a PNG or JPEG picture, nor a folder of such, nor a video that imageio can '
                             'read ({}). Convert it'.format(path, (str(error).strip() or repr(error)).splitlines()[-1]))
-
-
-def _mask(probability):
-    return (probability > 0.5).astype(np.uint8) * 255

@@ -4,7 +4,8 @@
 The network is that of Fully Convolutional Networks for Semantic Segmentation, Shelhamer, Long and Darrell, 2016,
 https://arxiv.org/abs/1605.06211. From top to bottom: the network, its training, the run, the command line.
 """
-from tf1 import tf  # first, because it says what is needed where a package is missing
+import distributed  # first, before TensorFlow is loaded
+from tf1 import tf  # then this, because it says what is needed where a package is missing
 
 import argparse
 import glob
@@ -28,15 +29,15 @@ import helper
 import inference
 import metrics
 import page
+import palettes
 import recorder
 import safety
 import vgg16
 
-NUM_CLASSES = 2  # background, road
 VGG_DATA = os.path.join('variables', 'variables.data-00000-of-00001')  # as large as the model that a run leaves
-IMAGE_SHAPE = (160, 576)  # height, width in pixels: multiples of 32, as five poolings halve them
 
 # The published hyper-parameters
+IMAGE_SHAPE = (160, 576)  # height, width in pixels: multiples of 32, as five poolings halve them
 EPOCHS = 50
 BATCH_SIZE = 5
 LEARNING_RATE = 9e-4
@@ -57,7 +58,7 @@ VALIDATION_SHARE = 0.1  # of the time, at most, is spent on validation
 SHOWN = 3  # validation pictures in TensorBoard
 
 # Options that ask for something else than a new training, and the options that each of them may have
-MODES = {'resume': {'epochs', 'data_dir'}, 'predict': {'model', 'save_masks'}, 'evaluate': {'model'}}
+MODES = {'resume': {'epochs', 'data_dir', 'classes'}, 'predict': {'model', 'save_masks'}, 'evaluate': {'model'}}
 
 LONG_TRAINING = 600  # seconds from which on a training without a GPU says how long it takes
 
@@ -97,9 +98,9 @@ def _not_vgg(vgg_path, problem):
                             'one'.format(vgg_path, problem))
 
 
-def check_vgg(vgg_path, image_input, keep_prob, *vgg_layers):
+def check_vgg(vgg_path, image_shape, image_input, keep_prob, *vgg_layers):
     """Raise safety.UserError unless the tensors that load_vgg returns are what the decoder and run() need."""
-    height, width = IMAGE_SHAPE
+    height, width = image_shape
     expected = [(image_input, [None, height, width, 3]), (keep_prob, [])] + [
         (layer, [None, height // scale, width // scale, None]) for layer, scale in zip(vgg_layers, (8, 16, 32))]
     for tensor, shape in expected:
@@ -137,13 +138,14 @@ def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=L2):
         return upsample(scores, 8)
 
 
-def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scaling=False):
+def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scaling=False, workers=distributed.ALONE):
     """Build the loss and the training op.
 
     nn_last_layer: float32 [n, h, w, num_classes], the decoder's output.
     correct_label: any number type, [n, h, w, num_classes], one-hot; an all-zero pixel does not count.
     learning_rate: float32 scalar.
     loss_scaling: keeps small gradients from vanishing where they are computed in float16.
+    workers: the processes that take this step together, each with its pictures.
 
     Returns (logits, train_op, cross_entropy_loss): logits float32 [n*h*w, num_classes]; the loss is the mean cross
     entropy in nats over the pixels that count, without the regularisation that train_op, a step of Adam, also
@@ -156,12 +158,13 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scal
     # rows of two numbers.
     by_class, labels_by_class = tf.transpose(logits), tf.transpose(labels)
     cross_entropy = tf.reduce_sum(labels_by_class * (tf.reduce_logsumexp(by_class, axis=0) - by_class))
-    cross_entropy_loss = cross_entropy / tf.maximum(tf.reduce_sum(labels), 1.0)
+    # Over the mean number of pixels that count, not its own: so the mean over the processes is that over all pixels.
+    cross_entropy_loss = cross_entropy / tf.maximum(workers.mean(tf.reduce_sum(labels)), 1.0)
     loss = cross_entropy_loss + tf.losses.get_regularization_loss()
-    optimizer = tf.train.AdamOptimizer(learning_rate)
+    optimizer = workers.average_gradients(tf.train.AdamOptimizer(learning_rate))
     if loss_scaling:
         optimizer = tf.train.experimental.MixedPrecisionLossScaleOptimizer(optimizer, 'dynamic')
-    return logits, optimizer.minimize(loss), cross_entropy_loss
+    return logits, optimizer.minimize(loss), workers.mean(cross_entropy_loss)
 
 
 def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_loss, input_image, correct_label,
@@ -173,7 +176,7 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
     train_op, cross_entropy_loss: what a step runs.
     input_image, correct_label, keep_prob, learning_rate: what a step is fed with.
     progress: a recorder.Progress, from which the training goes on: get_batches_fn then gives the rest of its epoch.
-    validate: validate(epoch) gives the summary of metrics.RoadScores after an epoch, or None.
+    validate: validate(epoch) gives the summary of metrics' scores after an epoch, or None.
     decay: whether the learning rate follows slanted_triangle().
 
     Returns the mean cross entropy of each epoch, a list of floats.
@@ -201,7 +204,7 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
                                                loss, epoch, progress.pictures + 1, learning_rate_value))
                 progress.add_step(sess, loss, len(labels))
                 bar.set_postfix_str('cross entropy {:.4f}'.format(progress.cross_entropy), refresh=False)
-                bar.update(len(labels))
+                bar.update(progress.pictures - bar.n)
         if not progress.pictures:
             raise safety.UserError('there are no pictures to train on')
         entry = progress.add_epoch(sess, learning_rate=rate(epoch),
@@ -222,37 +225,41 @@ def slanted_triangle(done):
 
 def tell_scores(scores):
     """What a line says of the summary of the validation's scores."""
-    return 'validation road IoU {:.3f}, MaxF {:.3f}, '.format(
-        *(np.nan if scores[name] is None else scores[name] for name in ('road_iou', 'max_f'))) if scores else ''
+    if not scores:
+        return ''
+    return 'validation {}, '.format(', '.join(
+        '{} {:.3f}'.format(title, np.nan if score is None else score)
+        for title, score in metrics.headline(scores).items()))
 
 
-def make_validate(sess, road, input_image, keep_prob, get_batches_fn, record, epochs, every):
+def make_validate(sess, softmax, input_image, keep_prob, get_batches_fn, record, epochs, every, palette):
     """The function for train_nn that scores the network on the validation pictures after every n-th epoch and the last.
 
-    road: the softmax, float32 [n*h*w, 2] (background, road).
+    softmax: float32 [n*h*w, classes].
     record: gets some of the overlays.
     """
-    paths = get_batches_fn.validation_pictures
-    shown = {paths[index] for index in np.linspace(0, len(paths) - 1, SHOWN).astype(int)}
+    paths = get_batches_fn.validation_share
+    shown = {paths[index] for index in np.linspace(0, len(paths) - 1, min(SHOWN, len(paths))).astype(int)}
+    values = palette.probability(softmax)
 
     def validate(epoch):
         if epoch % every and epoch != epochs:
             return None
-        scores, remaining = metrics.RoadScores(), iter(paths)
+        scores, remaining = palette.scores(), iter(paths)
         with tqdm(desc='Validation', total=len(paths), unit='picture', leave=False) as bar:
             for images, labels in get_batches_fn.validation_batches():
-                softmax = sess.run(road, {input_image: images, keep_prob: 1.0})
-                if not np.isfinite(softmax).all():
-                    raise safety.UserError('the road probability became nan in epoch {}: try a lower --learning-rate, '
+                probabilities = sess.run(values, {input_image: images, keep_prob: 1.0})
+                if not np.isfinite(probabilities).all():
+                    raise safety.UserError('the probabilities became nan in epoch {}: try a lower --learning-rate, '
                                            'or a lower --l2'.format(epoch))
-                probabilities = softmax[:, 1].reshape(labels.shape[:-1])
+                probabilities = probabilities.reshape(labels.shape[:-1] + probabilities.shape[1:])
                 scores.add(probabilities, labels)
                 for probability, path in zip(probabilities, remaining):
                     if path in shown:
-                        picture = helper.read_picture(path, probability.shape)
-                        record.add_overlay(os.path.basename(path), helper.paint(picture, probability))
+                        picture = helper.read_picture(path, probability.shape[:2])
+                        record.add_overlay(os.path.basename(path), palette.paint(picture, probability))
                 bar.update(len(labels))
-        return scores.summary()
+        return sum(record.workers.gather(scores), palette.scores()).summary()
 
     return validate
 
@@ -293,11 +300,11 @@ def skip_dropout(sess, image_shape, pictures):
 
 
 def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record, epochs, batch_size, learning_rate,
-        keep_prob, decay=False, decoder=(), epochs_before=0, loss_scaling=False, validation_cost=VALIDATION_COST,
-        tell_long=False):
+        keep_prob, decay=False, image_shape=IMAGE_SHAPE, palette=palettes.PUBLISHED, decoder=(), epochs_before=0,
+        loss_scaling=False, validation_cost=VALIDATION_COST, tell_long=False):
     """Complete the graph of nn_last_layer with all that the training and the pictures after it need, and train.
 
-    record: a recorder.Recorder, from whose last checkpoint the training goes on.
+    record: a recorder.Progress, from whose last checkpoint the training goes on, and which knows who else trains.
     decoder: {name: array}, the first values of the variables that load_vgg has not loaded, where they are not random.
     epochs_before: those that get_batches_fn has given before the first one of this training.
     validation_cost: as in validation_interval().
@@ -305,21 +312,21 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, recor
 
     Returns the logits, with the best weights where there are validation pictures, otherwise with the last.
     """
-    correct_label = tf.placeholder(tf.float32, [None, None, None, NUM_CLASSES], name='correct_label')
+    correct_label = tf.placeholder(tf.float32, [None, None, None, len(palette)], name='correct_label')
     learning_rate_input = tf.placeholder(tf.float32, name='learning_rate')
     logits, train_op, cross_entropy_loss = optimize(
-        nn_last_layer, correct_label, learning_rate_input, NUM_CLASSES, loss_scaling)
-    road = helper.road_probability(logits)
+        nn_last_layer, correct_label, learning_rate_input, len(palette), loss_scaling, record.workers)
+    softmax = helper.softmax_of(logits)
+    validate = make_validate(
+        sess, softmax, input_image, keep_prob_input, get_batches_fn, record, epochs,
+        validation_interval(get_batches_fn, validation_cost), palette) if get_batches_fn.validation_pictures else None
+    initialize_new_variables(sess, decoder)
     if record.begin(sess, tf.losses.get_regularization_loss()):
         get_batches_fn.skip(epochs_before + len(record.history), record.pictures)
-        validated = sum('validation' in entry for entry in record.history) * len(get_batches_fn.validation_pictures)
-        skip_dropout(sess, IMAGE_SHAPE, len(record.history) * get_batches_fn.pictures + record.pictures + validated)
-    else:
-        initialize_new_variables(sess, decoder)
+        trained = len(record.history) * get_batches_fn.pictures + record.pictures
+        validated = sum('validation' in entry for entry in record.history) * len(get_batches_fn.validation_share)
+        skip_dropout(sess, image_shape, trained // record.workers.size + validated)
     sess.graph.finalize()  # an op added in a loop would slow it down more and more: now it raises
-    validate = make_validate(
-        sess, road, input_image, keep_prob_input, get_batches_fn, record, epochs,
-        validation_interval(get_batches_fn, validation_cost)) if get_batches_fn.validation_pictures else None
     with safety.stop_between_steps() as stop_requested:
         record.stop_requested = stop_requested
         train_nn(sess, epochs, batch_size,
@@ -331,19 +338,20 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, recor
     return logits
 
 
-def open_vgg(sess, data_dir):
+def open_vgg(sess, data_dir, image_shape):
     """What load_vgg() gives of data_dir/vgg, after a look whether it fits."""
     vgg_path = os.path.join(data_dir, 'vgg')
     vgg = load_vgg(sess, vgg_path)
-    check_vgg(vgg_path, *vgg)
+    check_vgg(vgg_path, image_shape, *vgg)
     return vgg
 
 
-def compute_features(data_dir, config, precision, mirrored=False):
+def compute_features(data_dir, config, precision, mirrored=False, image_shape=IMAGE_SHAPE, workers=distributed.ALONE):
     """The outputs of VGG-16 for each training picture, without dropout; computed unless an earlier run has kept them.
 
     config, precision: what device.choose_precision() gives.
     mirrored: of the pictures with left and right exchanged.
+    workers: the processes that take turns.
 
     Returns a tuple of arrays, float32 [pictures, ...], of layers 3, 4 and 7.
     """
@@ -353,18 +361,20 @@ def compute_features(data_dir, config, precision, mirrored=False):
 
     def compute():
         with tf.Graph().as_default(), tf.Session(config=config) as sess:
-            vgg = open_vgg(sess, data_dir)
+            vgg = open_vgg(sess, data_dir, image_shape)
             print('Computing the features of {} {}pictures, once: the next run finds them'.format(
                 len(pictures), 'mirrored ' * mirrored))
-            for batch in helper.read_batches(pictures, IMAGE_SHAPE):
-                yield sess.run(vgg[2:], {vgg[0]: batch[:, :, ::-1] if mirrored else batch, vgg[1]: 1.0})
+            for batch in helper.read_batches(pictures, image_shape, (workers.rank, workers.size)):
+                outputs = sess.run(vgg[2:], {vgg[0]: batch[:, :, ::-1] if mirrored else batch, vgg[1]: 1.0})
+                for batch_outputs in workers.gather(outputs):
+                    yield batch_outputs
 
     depends_on = [helper.__file__] + model + pictures  # helper.py, because it reads and resizes
-    return features.compute_once(data_dir, precision + '-mirrored' * mirrored, depends_on, str(IMAGE_SHAPE),
-                                 len(pictures), compute)
+    return features.compute_once(data_dir, precision + '-mirrored' * mirrored, depends_on, str(tuple(image_shape)),
+                                 len(pictures), compute, workers)
 
 
-def train_decoder(get_batches_fn, record, l2, seed, **settings):
+def train_decoder(get_batches_fn, record, l2, seed, palette=palettes.PUBLISHED, **settings):
     """Train the decoder alone, on what the frozen VGG-16 says of the training pictures.
 
     get_batches_fn: with such features, computed by compute_features().
@@ -378,11 +388,29 @@ def train_decoder(get_batches_fn, record, l2, seed, **settings):
         tf.set_random_seed(seed)
         vgg_layers = tuple(tf.placeholder(tf.float32, (None,) + rows.shape[1:]) for rows in get_batches_fn.features[0])
         with graph.gradient_override_map(gradients.OF_FEW_CHANNELS):
-            nn_last_layer = layers(*vgg_layers, num_classes=NUM_CLASSES, l2=l2)
+            nn_last_layer = layers(*vgg_layers, num_classes=len(palette), l2=l2)
         keep_prob_input = tf.placeholder(tf.float32)  # train_nn feeds it; dropout is in the frozen part
-        fit(sess, vgg_layers, keep_prob_input, nn_last_layer, get_batches_fn, record,
+        fit(sess, vgg_layers, keep_prob_input, nn_last_layer, get_batches_fn, record, palette=palette,
             validation_cost=VALIDATION_COST_FROZEN, **settings)
         return {variable.op.name: sess.run(variable) for variable in tf.trainable_variables()}
+
+
+def train_first_decoder(get_batches_fn, workers, decoder_first, l2, seed, **settings):
+    """train_decoder() for the first epochs of a training of everything, of which nothing is recorded."""
+    print('First the decoder alone')
+    settings.update(epochs=decoder_first, learning_rate=LEARNING_RATE, decay=False)
+    decoder = train_decoder(get_batches_fn, recorder.Progress(workers), l2, seed, **settings)
+    print('Now everything')
+    return decoder
+
+
+def put_decoder(sess, nn_last_layer, decoder):
+    """Give the decoder in the graph of VGG-16 the values that train_decoder() has returned; returns the logits."""
+    logits = tf.reshape(nn_last_layer, [-1, nn_last_layer.shape.as_list()[-1]], name='logits')
+    helper.softmax_of(logits)
+    initialize_new_variables(sess, decoder)
+    sess.graph.finalize()
+    return logits
 
 
 def tell_duration(get_batches_fn, progress, epochs):
@@ -398,7 +426,7 @@ def tell_duration(get_batches_fn, progress, epochs):
                 starts.append(time.time())
                 if len(starts) == 3:  # the first step also prepares the graph: the second is as long as the others
                     say_duration((starts[2] - starts[1]) * (epochs - len(progress.history)) *
-                                 -(-get_batches_fn.pictures // batch_size))
+                                 -(-get_batches_fn.pictures // (batch_size * progress.workers.size)))
             yield batch
 
     get_timed_batches_fn.pictures = get_batches_fn.pictures
@@ -411,15 +439,15 @@ def tell_duration(get_batches_fn, progress, epochs):
     return get_timed_batches_fn
 
 
-def made_with(data_dir, files, precision):
-    """What has to be the same for a run to be resumed: {name: value}.
+def made_with(data_dir, files, precision, palette):
+    """What has to be the same for a run to be resumed, and in all its processes: {name: value}.
 
     files: the paths of the training pictures and their labels.
     """
     with open(os.path.join(data_dir, 'vgg', 'variables', 'variables.index'), 'rb') as file:
         weights = file.read()  # their names, shapes and checksums
     names_and_sizes = ['{} {}'.format(os.path.basename(path), os.path.getsize(path)) for path in files]
-    return {'TensorFlow': tf.__version__, 'precision': precision, 'IMAGE_SHAPE': list(IMAGE_SHAPE),
+    return {'TensorFlow': tf.__version__, 'precision': precision, 'palette': palette.description,
             'VGG-16': recorder.fingerprint(weights),
             'set of training pictures': recorder.fingerprint('\n'.join(names_and_sizes).encode('utf-8', 'replace'))}
 
@@ -431,22 +459,14 @@ def check_name(folder):
                                'that is not UTF-8. Rename it, or name another'.format(folder))
 
 
-def check_start(data_dir, folder):
-    """Raise safety.UserError where these names of folders, or IMAGE_SHAPE, make no sense."""
-    check_name(data_dir)
-    check_name(folder)
-    if any(side <= 0 or side % 32 for side in IMAGE_SHAPE):
-        raise safety.UserError('IMAGE_SHAPE {}: height and width have to be multiples of 32'.format(IMAGE_SHAPE))
-
-
-def check_end(testing, runs_dir):
+def check_end(testing, runs_dir, image_shape, palette):
     """Look now at what the end of a run needs, rather than after hours of training.
 
     Returns the (picture, label) paths of the test pictures, none where they have no labels.
     """
     pairs = []
     if os.path.isdir(os.path.join(testing, 'gt_image_2')):
-        pairs = helper.gen_batch_function(testing, IMAGE_SHAPE, cache_mb=0).pairs
+        pairs = helper.gen_batch_function(testing, image_shape, cache_mb=0, palette=palette).pairs
     else:
         helper.check_pictures(helper.list_pictures(testing))
     try:
@@ -458,68 +478,87 @@ def check_end(testing, runs_dir):
     return pairs
 
 
+def fetch(data_dir):
+    """Have VGG-16 and KITTI in their folders."""
+    helper.maybe_download_pretrained_vgg(data_dir)
+    helper.maybe_download_kitti_road(data_dir)
+
+
+def make_record(workers, runs_dir, folder, settings, found, data_dir, gpu):
+    """The recorder.Recorder of a run, or in all but the first of its processes a recorder.Progress.
+
+    folder: of the run that is to be resumed.
+    found: what made_with() gives.
+    """
+    if not workers.first:
+        return recorder.Progress(workers)
+    about = dict(python=platform.python_version(), numpy=np.__version__, Pillow=PIL.__version__, device=gpu or 'CPU',
+                 processes=workers.size)
+    model_size = os.path.getsize(os.path.join(data_dir, 'vgg', VGG_DATA))
+    return recorder.Recorder(runs_dir, settings, found, about, folder, model_size, workers)
+
+
 def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, learning_rate=LEARNING_RATE,
         keep_prob=KEEP_PROB, l2=L2, seed=0, freeze_encoder=False, amp=False, cache_mb=helper.CACHE_MB,
-        validation=0., augment=False, decay=False, decoder_first=0, resume=None):
+        validation=0., augment=False, decay=False, decoder_first=0, image_shape=IMAGE_SHAPE, classes=None, resume=None):
     """Train FCN-8 on data_dir/data_road/training and paint the road on data_dir/data_road/testing.
 
-    What is missing of data_dir/vgg and data_dir/data_road is fetched. The seed fixes the order of the pictures and the
-    decoder's first weights. With freeze_encoder VGG-16 stays as it is, and only the decoder is trained, in float32.
-    decoder_first is the number of epochs for which that is done, with the published learning rate, before everything is
-    trained. amp is for device.choose_precision(), decay for train_nn(); cache_mb, validation and augment (its
-    `augmented`) are for helper.gen_batch_function(). resume is the folder of a run that goes on from its last
-    checkpoint.
+    What is missing of data_dir/vgg and data_dir/data_road is fetched. classes is a file for palettes.read(), if any.
+    The seed fixes the order of the pictures and the decoder's first weights. With freeze_encoder VGG-16 stays as it is,
+    and only the decoder is trained, in float32. decoder_first is the number of epochs for which that is done, with the
+    published learning rate, before everything is trained. amp is for device.choose_precision(), decay for train_nn();
+    cache_mb, validation and augment (its `augmented`) are for helper.gen_batch_function(). resume is the folder of a
+    run that goes on from its last checkpoint.
 
     Returns the folder of all that it leaves, a new one in runs_dir: see leave_results() and recorder.py.
     """
-    settings = dict(locals())
+    settings = dict(locals(), image_shape=list(image_shape))
     del settings['runs_dir'], settings['resume']
+    image_shape, palette = tuple(image_shape), palettes.read(classes) if classes else palettes.PUBLISHED
     training_settings = dict(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, keep_prob=keep_prob,
-                             decay=decay)
-    check_start(data_dir, resume or runs_dir)
-    helper.maybe_download_pretrained_vgg(data_dir)
-    helper.maybe_download_kitti_road(data_dir)
+                             decay=decay, image_shape=image_shape, palette=palette)
+    check_name(data_dir)
+    check_name(resume or runs_dir)
     training, testing = (os.path.join(data_dir, 'data_road', split) for split in ('training', 'testing'))
-    get_batches_fn = helper.gen_batch_function(training, IMAGE_SHAPE, seed, cache_mb, validation, augment)
-    test_pairs = check_end(testing, resume or runs_dir)
-    config, precision = device.choose_precision(amp)
-    gpu = device.report_device(precision)
-    about = dict(python=platform.python_version(), numpy=np.__version__, Pillow=PIL.__version__, device=gpu or 'CPU')
 
-    with recorder.Recorder(runs_dir, settings, made_with(data_dir, sum(get_batches_fn.pairs, ()), precision),
-                           about, resume, os.path.getsize(os.path.join(data_dir, 'vgg', VGG_DATA))) as record:
-        decoder = {}
-        if freeze_encoder or decoder_first and not record.has_checkpoint():
-            get_batches_fn.features = [compute_features(data_dir, config, precision, mirrored)
-                                       for mirrored in ((False, True) if augment else (False,))]
-            if freeze_encoder:
-                decoder = train_decoder(get_batches_fn, record, l2, seed, **training_settings)
-            else:
-                print('First the decoder alone')
-                decoder = train_decoder(get_batches_fn, recorder.Progress(), l2, seed, **dict(
-                    training_settings, epochs=decoder_first, learning_rate=LEARNING_RATE, decay=False))
-                print('Now everything')
-            get_batches_fn.features = None
-        with tf.Graph().as_default(), tf.Session(config=config) as sess:
-            tf.set_random_seed(seed)
-            vgg = open_vgg(sess, data_dir)
-            input_image, keep_prob_input, nn_last_layer = vgg[0], vgg[1], layers(
-                *vgg[2:], num_classes=NUM_CLASSES, l2=l2)
-            if freeze_encoder:
-                logits = tf.reshape(nn_last_layer, [-1, NUM_CLASSES], name='logits')
-                helper.road_probability(logits)
-                initialize_new_variables(sess, decoder)
-                sess.graph.finalize()
-            else:
-                logits = fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record,
-                             decoder=decoder, epochs_before=decoder_first, tell_long=not gpu,
-                             loss_scaling=precision == 'float16', **training_settings)
-            leave_results(sess, input_image, keep_prob_input, logits, data_dir, get_batches_fn.validation_pictures,
-                          dict(get_batches_fn.pairs + test_pairs), record)
+    with distributed.join() as workers:
+        workers.in_turn(lambda: fetch(data_dir))
+        get_batches_fn = helper.gen_batch_function(training, image_shape, seed, cache_mb, validation, augment, palette,
+                                                   share=(workers.rank, workers.size))
+        test_pairs = check_end(testing, resume or runs_dir, image_shape, palette)
+        config, precision = device.choose_precision(amp)
+        gpu = device.report_device(precision)
+        found = made_with(data_dir, sum(get_batches_fn.pairs, ()), precision, palette)
+        workers.compare(dict(found, device='GPU' if gpu else 'CPU'))
+        with make_record(workers, runs_dir, resume, settings, found, data_dir, gpu) as record:
+            decoder = {}
+            if freeze_encoder or decoder_first and not workers.gather(record.has_checkpoint())[0]:
+                get_batches_fn.features = [
+                    compute_features(data_dir, config, precision, mirrored, image_shape, workers)
+                    for mirrored in ((False, True) if augment else (False,))]
+                decoder = train_decoder(get_batches_fn, record, l2, seed, **training_settings) if freeze_encoder else \
+                    train_first_decoder(get_batches_fn, workers, decoder_first, l2, seed, **training_settings)
+                get_batches_fn.features = None
+            with tf.Graph().as_default(), tf.Session(config=config) as sess:
+                tf.set_random_seed(seed)
+                vgg = open_vgg(sess, data_dir, image_shape)
+                input_image, keep_prob_input, nn_last_layer = vgg[0], vgg[1], layers(
+                    *vgg[2:], num_classes=len(palette), l2=l2)
+                if freeze_encoder:
+                    logits = put_decoder(sess, nn_last_layer, decoder)
+                else:
+                    logits = fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, record,
+                                 decoder=decoder, epochs_before=decoder_first, tell_long=not gpu,
+                                 loss_scaling=precision == 'float16', **training_settings)
+                if workers.first:
+                    leave_results(sess, input_image, keep_prob_input, logits, data_dir,
+                                  get_batches_fn.validation_pictures, dict(get_batches_fn.pairs + test_pairs), record,
+                                  image_shape, palette)
     return record.folder
 
 
-def leave_results(sess, input_image, keep_prob, logits, data_dir, validation_pictures, label_of, record):
+def leave_results(sess, input_image, keep_prob, logits, data_dir, validation_pictures, label_of, record, image_shape,
+                  palette):
     """Put into the folder of a run what its trained network is good for: model, overlays, and the page with the scores.
 
     validation_pictures: paths of those to be shown besides the test pictures.
@@ -530,34 +569,38 @@ def leave_results(sess, input_image, keep_prob, logits, data_dir, validation_pic
     def look(path, picture, probability, part='test'):
         section = 'Validation, the worst first' if part == 'validation' else ' '.join(
             ['Test', helper.category(path)])
-        score = metrics.RoadScores()
+        score = palette.scores()
         if path in label_of:
-            score.add(probability, helper.read_label(label_of[path], IMAGE_SHAPE))
-            scores[part] = scores.get(part, metrics.RoadScores()) + score
-        gallery.add(section, os.path.basename(path), picture, helper.paint(picture, probability), probability,
-                    score.summary()['road_iou'])
+            score.add(probability, helper.read_label(label_of[path], image_shape, palette))
+            scores[part] = scores.get(part, palette.scores()) + score
+        title, value = next(iter(metrics.headline(score.summary()).items()))
+        gallery.add(section, os.path.basename(path), picture, palette.paint(picture, probability),
+                    palette.draw(probability), None if value is None else (title, value))
 
-    inference.export(sess, input_image, keep_prob, logits, os.path.join(record.folder, 'model'), IMAGE_SHAPE)
-    for sample in helper.segment(sess, logits, keep_prob, input_image, validation_pictures, IMAGE_SHAPE):
+    inference.export(sess, input_image, keep_prob, logits, os.path.join(record.folder, 'model'), image_shape, palette)
+    for sample in helper.segment(sess, logits, keep_prob, input_image, validation_pictures, image_shape, palette):
         look(*sample, part='validation')
-    helper.save_inference_samples(os.path.dirname(record.folder), data_dir, sess, IMAGE_SHAPE, logits, keep_prob,
-                                  input_image, record.folder, look)
-    print('Test pictures with the road painted green: {}'.format(record.folder))
+    helper.save_inference_samples(os.path.dirname(record.folder), data_dir, sess, image_shape, logits, keep_prob,
+                                  input_image, record.folder, look, palette)
+    print('Painted test pictures: {}'.format(record.folder))
     scores = [(part, score.summary()) for part, score in scores.items()]
     if scores:
         print(metrics.format_table(scores))
     record.write_page(gallery, {part: metrics.titled(summary) for part, summary in scores})
 
 
-def prepare_demo(data_dir, seed):
+def prepare_demo(data_dir, seed, classes=None):
     """Draw road scenes and write a slim VGG-16 with random weights, unless they are there.
 
-    Returns their folder, which has the layout that run() expects of a data_dir: data_dir/demo, or data_dir/demo-<seed>
-    for another seed than 0.
+    classes: where there is a file of classes, the labels tell those of demo-classes.json apart.
+
+    Returns their folder, which has the layout that run() expects of a data_dir: data_dir/demo, or with the name of what
+    is another than usual data_dir/demo-classes-<seed>.
     """
-    folder = os.path.join(data_dir, 'demo-{}'.format(seed) if seed else 'demo')
+    folder = os.path.join(data_dir, 'demo' + '-classes' * bool(classes) + ('-{}'.format(seed) if seed else ''))
     os.makedirs(folder, exist_ok=True)
-    for name, write in (('data_road', lambda path: demo.write_scenes(path, seed, DEMO_TRAINING, DEMO_TESTING)),
+    for name, write in (('data_road', lambda path: demo.write_scenes(path, seed, DEMO_TRAINING, DEMO_TESTING,
+                                                                     bool(classes))),
                         ('vgg', lambda path: vgg16.write_slim(path, seed))):
         path = os.path.join(folder, name)
         try:
@@ -593,7 +636,8 @@ def make_parser():
                                  **DEMO_SETTINGS))
     parser.add_argument('--resume', default=argparse.SUPPRESS, metavar='RUN',
                         help='go on with the run of this folder, runs/<time>, where it was stopped, with its own '
-                             'settings; --epochs may ask for more, --data-dir say where its data is now')
+                             'settings; --epochs may ask for more, --data-dir and --classes say where its data and '
+                             'its classes are now')
     parser.add_argument('--predict', default=argparse.SUPPRESS, metavar='PATH',
                         help='paint the road on a picture, the pictures of a folder or a video, with the model of '
                              '--model')
@@ -605,6 +649,11 @@ def make_parser():
                         help='with --predict: write the road white on black, too')
     parser.add_argument('--data-dir', default='data', metavar='DIR', help='folder of vgg and data_road')
     parser.add_argument('--runs-dir', default='runs', metavar='DIR', help='folder in which each run makes its own')
+    side = number(int, 'multiple of 32', lambda value: 0 < value < 2 ** 15 and not value % 32)
+    parser.add_argument('--image-shape', type=side, nargs=2, default=IMAGE_SHAPE, metavar=('H', 'W'),
+                        help='height and width of what the network sees, multiples of 32: pictures are resized to it')
+    parser.add_argument('--classes', default=argparse.SUPPRESS, metavar='FILE',
+                        help='JSON file with the names and colours of other classes than background and road')
     parser.add_argument('--epochs', type=count, default=EPOCHS, metavar='N', help='times to go through the pictures')
     parser.add_argument('--batch-size', type=count, default=BATCH_SIZE, metavar='N', help='pictures in a training step')
     parser.add_argument('--learning-rate', type=positive, default=LEARNING_RATE, metavar='X', help='of Adam')
@@ -656,6 +705,8 @@ def parse_arguments():
             for name in sorted(set(arguments) - others - {mode, 'debug'}):
                 parser.error('--{} takes all settings from the run: leave out --{}'.format(
                     mode, name.replace('_', '-')))
+    if distributed.SIZE > 1 and {'predict', 'evaluate'} & set(arguments):
+        parser.error('--predict and --evaluate are for one process: start it without horovodrun')
     if 'save_masks' in arguments and 'predict' not in arguments:
         parser.error('--save-masks goes with --predict PATH')
     if arguments.get('decoder_first') and 'freeze_encoder' in arguments:
@@ -683,7 +734,10 @@ def resumed_settings(resume, **given):
         if isinstance(value, bool) != flag:
             refuse('"{}" cannot be {}'.format(name, value))
         option = '--' + name.replace('_', '-')
-        options += [option] * value if flag else ['{}={}'.format(option, value)]
+        if name == 'image_shape':
+            options += [option] + str(value).strip('[]').split(', ')
+        elif name != 'classes' or value is not None:
+            options += [option] * value if flag else ['{}={}'.format(option, value)]
     parser = make_parser()
     parser.error = refuse
     checked = vars(parser.parse_args(options))
@@ -730,7 +784,7 @@ def main():
         if 'resume' in settings:
             settings = resumed_settings(**settings)
         elif settings.pop('demo', False):
-            settings['data_dir'] = prepare_demo(settings['data_dir'], settings['seed'])
+            settings['data_dir'] = prepare_demo(settings['data_dir'], settings['seed'], settings.get('classes'))
         run(**settings)
 
 

@@ -1,4 +1,4 @@
-"""Scores of a road segmentation, as the KITTI road benchmark defines them, in the image plane.
+"""Scores of a segmentation: of road as the KITTI road benchmark defines them, in the image plane; of classes the IoU.
 
 Fritsch, Kuehnl and Geiger, A New Performance Measure and Evaluation Benchmark for Road Detection Algorithms, ITSC 2013.
 Road is the positive class, and pixels that do not count are left out. A pixel is taken for road where its road
@@ -15,6 +15,9 @@ probability exceeds a threshold; with the numbers of true and false positives an
     pixel accuracy         (TP + TN) / (TP + FP + TN + FN)
 
 The benchmark's server adds pixels up in a bird's eye view; here they are those of the picture.
+
+With other classes each pixel is taken for the most probable one. The IoU of a class is TP / (TP + FP + FN) of its
+pixels; the mean IoU is the mean over the classes that occur, in the labels or in what they are taken for.
 """
 import numpy as np
 
@@ -84,8 +87,58 @@ class RoadScores:
         return np.mean([np.nanmax(precision[10 * found >= tenths * found[0]]) for tenths in range(11)])
 
 
+class ClassScores:
+    """The pixels that count, by their class and the one that they are taken for: scores of parts add up.
+
+    names: of the classes.
+    confusion: int64 [classes, classes], a row for each class of the labels.
+    """
+
+    def __init__(self, names, confusion=0):
+        self.names = names
+        self.confusion = np.zeros((len(names), len(names)), np.int64) + confusion
+
+    def __add__(self, other):
+        return ClassScores(self.names, self.confusion + other.confusion)
+
+    def add(self, probability, labels):
+        """Count the pixels of some pictures.
+
+        probability: float32 [..., classes], finite.
+        labels: bool [..., classes], one-hot; a pixel of which none is set does not count.
+        """
+        counts = labels.any(axis=-1)
+        pairs = np.argmax(labels[counts], axis=-1) * len(self.names) + np.argmax(probability[counts], axis=-1)
+        self.confusion += np.bincount(pairs, minlength=self.confusion.size).reshape(self.confusion.shape)
+
+    def summary(self):
+        """{name: float between 0 and 1, or None where it is 0 / 0}: mean_iou, pixel_accuracy and iou/<class>."""
+        correct = np.diag(self.confusion)
+        with np.errstate(invalid='ignore'):
+            ious = correct / (self.confusion.sum(axis=0) + self.confusion.sum(axis=1) - correct)
+            values = {'mean_iou': np.nanmean(ious) if self.confusion.any() else np.nan,
+                      'pixel_accuracy': correct.sum() / self.confusion.sum()}
+        values.update(('iou/' + name, iou) for name, iou in zip(self.names, ious))
+        return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
+
+
+def headline(summary):
+    """The two scores of a summary() that say most, {title: score}; the first is by which trainings are compared."""
+    if 'road_iou' in summary:
+        return {'road IoU': summary['road_iou'], 'MaxF': summary['max_f']}
+    return {'mean IoU': summary['mean_iou'], 'accuracy': summary['pixel_accuracy']}
+
+
+def decisive(summary):
+    """The score by which trainings are compared: a float, or None."""
+    return next(iter(headline(summary).values()))
+
+
 def titled(summary):
-    """{title: score} of a RoadScores.summary(), in the order and with the names of the benchmark's tables."""
+    """{title: score} of a summary(), in the order of a table; for road with the names of the benchmark's tables."""
+    if 'road_iou' not in summary:
+        return dict(headline(summary), **{name[len('iou/'):]: value for name, value in summary.items()
+                                          if name.startswith('iou/')})
     return {title: summary[name] for title, name in (
         ('MaxF', 'max_f'), ('threshold', 'threshold'), ('AP', 'average_precision'), ('precision', 'precision'),
         ('recall', 'recall'), ('FPR', 'false_positive_rate'), ('FNR', 'false_negative_rate'), ('road IoU', 'road_iou'),
@@ -95,8 +148,10 @@ def titled(summary):
 def format_table(scores):
     """[(name, summary)] as the text of a table with a line for each."""
     width = max(len(name) for name, _ in scores)
-    lines = [' ' * width + ''.join(map('{:>11}'.format, titled(scores[0][1])))]
+    titles = list(titled(scores[0][1]))
+    lines = [' ' * width + ''.join(map('  {:>9}'.format, titles))]
     for name, summary in scores:
         cells = ('-' if value is None else '{:.4f}'.format(value) for value in titled(summary).values())
-        lines.append('{:{}}'.format(name, width) + ''.join(map('{:>11}'.format, cells)))
+        lines.append('{:{}}'.format(name, width) + ''.join(
+            '  {:>{}}'.format(cell, max(9, len(title))) for cell, title in zip(cells, titles)))
     return '\n'.join(lines)

@@ -10,6 +10,7 @@ import string
 import imageio.v2 as imageio
 import numpy as np
 
+import metrics
 import safety
 
 LARGEST = 1000  # pictures on a page
@@ -22,29 +23,28 @@ class Page:
     """Collects the pictures of a run, and writes its page."""
 
     def __init__(self):
-        self._sections = {}  # {title: [(road IoU, name, HTML)]}
+        self._sections = {}  # {title: [(score, name, HTML)]}
         self._left_out = 0
 
-    def add(self, section, name, photo, overlay, probability, road_iou=None):
+    def add(self, section, name, photo, overlay, probability, score=None):
         """Add a picture to the section of this title.
 
         photo, overlay: uint8 [height, width, 3].
-        probability: of road, float32 [height, width].
-        road_iou: where there is a label; the pictures of a section stand in its order, the worst first.
+        probability: what the network says, as a picture, uint8 [height, width] or [height, width, 3].
+        score: (title, value) of a picture that is scored; a section stands in this order, the worst first.
         """
         if sum(map(len, self._sections.values())) == LARGEST:
             self._left_out += 1
             return
-        note = '' if road_iou is None else 'road IoU {:.3f}'.format(road_iou)
+        note = '{} {:.3f}'.format(*score) if score else ''
         images = ''.join(
             '<img class="{}" {} width="{}" height="{}" alt="{}" src="{}">'.format(
                 view, 'loading="lazy"' if view == 'overlay' else 'hidden loading="lazy"', photo.shape[1],
                 photo.shape[0], view, _data_url(image))
-            for view, image in (('overlay', overlay), ('photo', photo),
-                                ('probability', np.rint(probability * 255).astype(np.uint8))))
+            for view, image in (('overlay', overlay), ('photo', photo), ('probability', probability)))
         button = '<button class="picture" data-name="{0}" data-note="{1}">{2}{0} {1}</button>\n'.format(
             html.escape(name), note, images)
-        self._sections.setdefault(section, []).append((2 if road_iou is None else road_iou, name, button))
+        self._sections.setdefault(section, []).append((score[1] if score else 2, name, button))
 
     def write(self, path, title, summary, settings, history, scores):
         """Write the page, whole or not at all.
@@ -95,8 +95,8 @@ def _charts(history):
     charts = [_chart('cross entropy', history, [('training', [entry['cross_entropy'] for entry in history])])]
     if scored:
         charts.append(_chart('validation', scored, [
-            (title, [entry['validation'][name] or 0 for entry in scored])
-            for title, name in (('road IoU', 'road_iou'), ('MaxF', 'max_f'))]))
+            (title, [metrics.headline(entry['validation'])[title] or 0 for entry in scored])
+            for title in metrics.headline(scored[0]['validation'])]))
     return '\n'.join(charts)
 
 

@@ -6,8 +6,8 @@ checkpoints/        all variables, and how far the training was: the last two, a
 events.out.*        the history for TensorBoard, with the graph and some overlays
 
 A checkpoint is a folder, such as epoch-00003-picture-000025: after 3 epochs and 25 pictures of the next. The best is,
-with validation, a file best-epoch-00003.npz of the trained weights after the epoch with the highest road IoU; without,
-the first checkpoint after the epoch with the lowest cross entropy.
+with validation, a file best-epoch-00003.npz of the trained weights after the epoch with the highest road IoU, or mean
+IoU; without, the first checkpoint after the epoch with the lowest cross entropy.
 """
 import contextlib
 import glob
@@ -26,6 +26,8 @@ import zlib
 import imageio.v2 as imageio
 import numpy as np
 
+import distributed
+import metrics
 import safety
 from tf1 import tf
 
@@ -37,14 +39,19 @@ CHECKPOINTS_AT_ONCE = 4  # the last two, the best, and one in the making
 class Progress:
     """How far a training is, of which nothing is kept.
 
+    workers: the processes that train together, a distributed.Alone or Workers.
     history: what is known of each finished epoch, a dict each.
-    pictures, loss_sum, seconds: of the epoch in progress; loss_sum is its cross entropy summed over the pictures.
+    pictures, loss_sum, seconds: of the epoch in progress, of all processes; loss_sum is its cross entropy summed over
+    the pictures.
     cross_entropy: mean over the pictures of the epoch in progress.
+    folder: of the run, None where there is none.
     stop_requested: gives the signal that asks to stop after the step, or None.
+
+    A context in which a stop, or the end of another process, says how to go on.
     """
 
-    def __init__(self):
-        self.history = []
+    def __init__(self, workers=distributed.ALONE):
+        self.workers, self.history, self.folder = workers, [], None
         self.stop_requested = lambda: None
         self._start_epoch()
 
@@ -55,9 +62,36 @@ class Progress:
     def cross_entropy(self):
         return self.loss_sum / self.pictures
 
-    def begin(self, sess, regularisation):
-        """Returns whether there was something to go on from."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if not self.folder:
+            return
+        advice = 'to go on: python main.py --resume {}'.format(shlex.quote(self.folder))
+        if isinstance(error, KeyboardInterrupt):
+            done = 'after {} epochs and {} pictures; '.format(len(self.history), self.pictures)
+            raise safety.Stopped(getattr(error, 'signum', signal.SIGINT),
+                                 done + advice if self.history or self.pictures else advice)
+        if self.workers.is_lost(error):
+            raise safety.UserError('another process of the run has ended, and so does this one. When that is mended, '
+                                   '{}'.format(advice))
+
+    def has_checkpoint(self):
+        """Whether begin() will go on from one."""
         return False
+
+    def begin(self, sess, regularisation):
+        """Take over from the first process how far it is, with the values of all variables of the default graph.
+
+        regularisation: the float32 scalar that goes into the history.
+
+        Returns whether that is further than the beginning.
+        """
+        self.folder, self.history, self.pictures, self.loss_sum, self.seconds = self.workers.gather(
+            (self.folder, self.history, self.pictures, self.loss_sum, self.seconds))[0]
+        self.workers.broadcast_variables(sess)
+        return bool(self.history or self.pictures)
 
     def save(self, sess):
         """Nothing is kept."""
@@ -69,17 +103,17 @@ class Progress:
             yield epoch
 
     def add_step(self, sess, loss, pictures):
-        """Count a training step: its mean cross entropy over so many pictures.
+        """Count a training step: its mean cross entropy, over so many pictures in each process.
 
         Raises safety.Stopped, after saving, where that has been asked for.
         """
         now = time.time()
         self.seconds += now - self._clock
         self._clock = now
-        self.pictures += pictures
-        self.loss_sum += float(loss) * pictures
+        self.pictures += pictures * self.workers.size
+        self.loss_sum += float(loss) * pictures * self.workers.size
         stop = self.stop_requested()
-        if stop:
+        if stop and self.workers.first:  # the others end when it is gone: so all have taken the same steps
             self.save(sess)
             raise safety.Stopped(stop)
 
@@ -92,7 +126,7 @@ class Progress:
     def add_epoch(self, sess, **more):
         """Count the epoch, which has at least one picture, as finished; returns its entry of the history.
 
-        more: what else goes into the entry, unless it is None; `validation` is a summary of metrics.RoadScores.
+        more: what else goes into the entry, unless it is None; `validation` is a summary of metrics' scores.
         """
         entry = dict(epoch=len(self.history) + 1, cross_entropy=self.cross_entropy, seconds=self.seconds,
                      pictures_per_second=self.pictures / max(self.seconds, 1e-9))
@@ -103,24 +137,25 @@ class Progress:
 
 
 class Recorder(Progress):
-    """The progress of a training that is kept in a folder; a context in which a stop says how to go on.
+    """The progress of a training that is kept in a folder, by the first process.
 
     runs_dir: where a new run gets its folder, named by the time.
     settings, made_with, about: JSON dicts for settings.json: the arguments of the run; what has to be the same when it
     is resumed; what is worth knowing besides.
     folder: of the run that is to be resumed.
     model_size: bytes that are to be written to the folder when the training has ended.
+    workers: the processes that train together.
 
     Entering the context raises safety.UserError where that folder holds no run, one made with something else, or is in
     use.
     """
 
-    def __init__(self, runs_dir, settings, made_with, about, folder=None, model_size=0):
-        super().__init__()
+    def __init__(self, runs_dir, settings, made_with, about, folder=None, model_size=0, workers=distributed.ALONE):
+        super().__init__(workers)
         self.runs_dir, self.folder, self._model_size = runs_dir, folder, model_size
         self._lock = contextlib.ExitStack()
         self._saved = None  # name of the last checkpoint
-        self._best = 0  # the epoch with the highest road IoU in validation, 0 where there is none
+        self._best = 0  # the epoch with the highest road or mean IoU in validation, 0 where there is none
         self._best_saved = 0  # the epoch whose weights this process has written or read
         self._best_weights = None  # {name: array}, of this epoch
         self._overlays = {}  # {name: uint8 [height, width, 3]}, for the next event
@@ -142,11 +177,7 @@ class Recorder(Progress):
         if self._events:
             with contextlib.suppress(tf.errors.OpError):  # what could not be written has been reported
                 self._events.close()
-        if isinstance(error, KeyboardInterrupt) and self.folder:
-            done = 'after {} epochs and {} pictures; '.format(len(self.history), self.pictures)
-            advice = 'to go on: python main.py --resume {}'.format(shlex.quote(self.folder))
-            raise safety.Stopped(getattr(error, 'signum', signal.SIGINT),
-                                 done + advice if self.history or self.pictures else advice)
+        super().__exit__(kind, error, trace)
 
     def _compare(self, before):
         """Look whether the run can go on here, and note what is not as it was before."""
@@ -170,7 +201,7 @@ class Recorder(Progress):
 
         regularisation: the float32 scalar that goes into the history.
 
-        Returns whether the variables have been restored; otherwise they are as they were.
+        Returns whether the variables, which have values before, have been restored; otherwise they are as they were.
 
         Raises safety.UserError where there is no place to write to, or no checkpoint is whole.
         """
@@ -189,12 +220,12 @@ class Recorder(Progress):
             os.makedirs(os.path.join(self.folder, 'checkpoints'), exist_ok=True)
         except OSError as error:
             raise safety.UserError('{}: cannot be written to ({})'.format(self.folder, error.strerror))
-        restored = self._restore(sess, paths)
+        self._restore(sess, paths)
         self._write('settings.json', json.dumps(self._content, indent=2))
         self._write_history()
         self._begin_events(sess.graph)
         print('Settings, history and checkpoints: {}'.format(self.folder))
-        return restored
+        return super().begin(sess, regularisation)
 
     def _make_folder(self):
         while not self.folder:
@@ -248,11 +279,10 @@ class Recorder(Progress):
             self._saved = os.path.basename(path)
             self._restore_best(state['best'])
             print('Going on after {} epochs and {} pictures'.format(len(self.history), self.pictures))
-            return True
+            return
         if paths:
             raise safety.UserError('{}: no checkpoint is whole. Start a new run'.format(
                 os.path.join(self.folder, 'checkpoints')))
-        return False
 
     def add_step(self, sess, loss, pictures):
         """Count a training step, and save when it is time."""
@@ -276,7 +306,7 @@ class Recorder(Progress):
         entry = super().add_epoch(sess, regularisation=regularisation, **more)
         self._write_history()
         self._write_events(entry)
-        if 'validation' in entry and (not self._best or self._road_iou(entry['epoch']) > self._road_iou(self._best)):
+        if 'validation' in entry and (not self._best or self._score(entry['epoch']) > self._score(self._best)):
             self._best, self._best_weights = entry['epoch'], sess.run(self._trained)
         return entry
 
@@ -359,8 +389,8 @@ class Recorder(Progress):
         self._clock = time.time()
         self._next_save = self._clock + SAVE_INTERVAL * (self._clock - start)
 
-    def _road_iou(self, epoch):
-        return self.history[epoch - 1]['validation']['road_iou'] or 0
+    def _score(self, epoch):
+        return metrics.decisive(self.history[epoch - 1]['validation']) or 0
 
     def _best_path(self, epoch):
         return os.path.join(self.folder, 'checkpoints', 'best-epoch-{:05d}.npz'.format(epoch))
@@ -455,7 +485,7 @@ def _is_state(state):
         epochs = [entry['epoch'] for entry in state['history']]
         numbers = [entry['cross_entropy'] for entry in state['history']] + [state['loss_sum'], state['seconds']]
         if state['best']:
-            numbers.append(state['history'][state['best'] - 1]['validation']['road_iou'] or 0)
+            numbers.append(metrics.decisive(state['history'][state['best'] - 1]['validation']) or 0)
         return (epochs == list(range(1, len(epochs) + 1)) and all(map(math.isfinite, numbers)) and
                 isinstance(state['pictures'], int) and state['pictures'] >= 0)
     except (LookupError, TypeError):

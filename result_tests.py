@@ -29,6 +29,7 @@ import inference
 import main
 import metrics
 import page
+import palettes
 import recorder
 import vgg16
 from failure_tests import Run
@@ -327,7 +328,7 @@ class Validation(Run):
                 np.testing.assert_array_equal(imageio.imread(os.path.join(three, name)),
                                               imageio.imread(os.path.join(one, name)))
             pictures = np.array([helper.read_picture(failure_tests.PICTURE)])
-            with inference.load(one) as first, inference.load(three) as best:
+            with inference.load(one) as (first, _), inference.load(three) as (best, _):
                 np.testing.assert_allclose(best(pictures), first(pictures), atol=1e-5)
             self.assertIn('The best by validation is epoch 1\n', self.printed.getvalue())
             self.assertTrue(glob.glob(os.path.join(three, 'checkpoints', 'best-epoch-00001.npz')))
@@ -386,7 +387,7 @@ class Validation(Run):
             self.assertTrue(any((new[name] != old[name]).any() for name in new.files))
 
     def test_a_diverged_network(self):
-        self.refused_while_training('road probability became nan.*lower --learning-rate', '--validation', '0.25',
+        self.refused_while_training('probabilities became nan.*lower --learning-rate', '--validation', '0.25',
                                     '--batch-size', '10', '--learning-rate', '1e20', '--l2', '0', '--epochs', '2')
 
     def refused_while_training(self, expected, *arguments):
@@ -493,7 +494,7 @@ class Pages(Trained):
     def test_the_worst_come_first(self):
         gallery, picture = page.Page(), np.zeros((8, 8, 3), np.uint8)
         for name, iou in (('good', 0.9), ('bad', 0.1), ('middle', 0.5)):
-            gallery.add('Some', name, picture, picture, picture[..., 0] / 1., iou)
+            gallery.add('Some', name, picture, picture, picture[..., 0], iou and ('road IoU', iou))
         gallery.write('index.html', 'title', 'summary', {}, [dict(epoch=1, cross_entropy=1.)], {})
         with open('index.html') as file:
             self.assertEqual(re.findall('data-name="(.*?)"', file.read()), ['bad', 'middle', 'good'])
@@ -530,14 +531,14 @@ class Models(Trained):
         with tf.Graph().as_default(), tf.Session() as sess:
             vgg = main.load_vgg(sess, 'data/vgg')
             logits = tf.reshape(main.layers(*vgg[2:], num_classes=2), [-1, 2])
-            softmax = helper.road_probability(logits)
+            softmax = helper.softmax_of(logits)
             main.initialize_new_variables(sess)
             for variable in tf.trainable_variables()[-12:]:
                 variable.load(np.random.RandomState(1).normal(size=variable.shape.as_list()) / 10, sess)
             expected = sess.run(softmax, {vgg[0]: pictures, vgg[1]: 1.})[:, 1].reshape((2,) + SHAPE)
             inference.export(sess, vgg[0], vgg[1], logits, 'runs/1.5/model', SHAPE)
         self.assertGreater(np.ptp(expected), 0.01)
-        with inference.load('runs/1.5') as model:
+        with inference.load('runs/1.5') as (model, _):
             np.testing.assert_allclose(model(pictures), expected, atol=1e-5)
 
     def export(self, probability):
@@ -553,7 +554,7 @@ class Models(Trained):
         """Resizing rounds to a little more than 1, which is no probability."""
         self.export(1.)
         scores = metrics.RoadScores()
-        with inference.load('runs/1.5') as model:
+        with inference.load('runs/1.5') as (model, _):
             probability = model(np.zeros((1, 217, 331, 3), np.uint8))
         self.assertEqual(probability.max(), 1)
         scores.add(probability, np.ones((1, 217, 331, 2), bool))
@@ -571,10 +572,10 @@ class Models(Trained):
             with tf.Graph().as_default(), tf.Session() as sess:
                 image, keep_prob = tf.placeholder(tf.float32, [None, None, None, 3]), tf.placeholder(tf.float32)
                 logits = tf.reshape(dropout(dropout(image, keep_prob), keep_prob)[..., :2] / 99, [-1, 2])
-                softmax = helper.road_probability(logits)
+                softmax = helper.softmax_of(logits)
                 expected = sess.run(softmax, {image: pictures, keep_prob: 1.})[:, 1].reshape((1,) + SHAPE)
                 inference.export(sess, image, keep_prob, logits, 'runs/1.5/model', SHAPE)
-            with inference.load('runs/1.5') as model:
+            with inference.load('runs/1.5') as (model, _):
                 np.testing.assert_allclose(model(pictures), expected, atol=1e-6)
             with open('runs/1.5/model/saved_model.pb', 'rb') as file:
                 self.assertNotIn(b'RandomUniform', file.read())
@@ -595,7 +596,7 @@ class Models(Trained):
         coarse = np.random.RandomState(0).randint(0, 256, (9, 14, 3)).astype(np.uint8)
         large = np.asarray(Image.fromarray(coarse).resize((331, 217), Image.BICUBIC))
         small = np.asarray(Image.fromarray(large).resize(SHAPE[::-1], Image.BILINEAR))
-        with inference.load('runs/1.5') as model:
+        with inference.load('runs/1.5') as (model, _):
             probability, expected = model(large[np.newaxis])[0], model(small[np.newaxis])[0]
         self.assertEqual(probability.shape, (217, 331))
         expected = np.asarray(Image.fromarray(expected).resize((331, 217), Image.BILINEAR))
@@ -606,7 +607,7 @@ class Models(Trained):
         names = sorted(os.listdir(FIXTURES))
         self.assertEqual([name[:12] for name in names], ['TensorFlow-1', 'TensorFlow-2'])
         for name in names:
-            with inference.load(os.path.join(FIXTURES, name)) as model:
+            with inference.load(os.path.join(FIXTURES, name)) as (model, _):
                 outputs.append(model(pictures))
         np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-4)
         self.assertGreater(np.ptp(outputs[0]), 0.01)
@@ -634,7 +635,7 @@ class Predictions(Trained):
     def setUp(self):
         super().setUp()
         load = mock.patch.object(inference, 'load')
-        load.start().return_value.__enter__.return_value = self.model
+        load.start().return_value.__enter__.return_value = self.model, palettes.PUBLISHED
         self.addCleanup(load.stop)
 
     def test_pictures_of_their_own_size(self):
@@ -652,7 +653,7 @@ class Predictions(Trained):
             original, = glob.glob('some/' + name + '.*')
             picture = np.asarray(Image.open(original))
             painted = imageio.imread('runs/1.5/predicted/some/' + name + '.png')
-            np.testing.assert_array_equal(painted, helper.paint(picture, self.model(picture)))
+            np.testing.assert_array_equal(painted, palettes.PUBLISHED.paint(picture, self.model(picture)))
         np.testing.assert_array_equal(imageio.imread('runs/1.5/predicted/a.png'),
                                       imageio.imread('runs/1.5/predicted/some/a.png'))
         np.testing.assert_array_equal(imageio.imread('runs/1.5/masks/a.png'),
@@ -729,10 +730,10 @@ class Predictions(Trained):
         def model(pictures):
             read.append(len(read) + len(pictures))
             return self.model(pictures)
-        paint = helper.paint
+        paint = palettes.PUBLISHED.paint
         with mock.patch.object(inference, 'BATCH_PIXELS', 2 * 40 * 64), \
-                mock.patch.object(inference.load.return_value, '__enter__', return_value=model), \
-                mock.patch.object(helper, 'paint', lambda *args: written.append(len(read)) or paint(*args)):
+                mock.patch.object(inference.load.return_value, '__enter__', return_value=(model, palettes.PUBLISHED)), \
+                mock.patch.object(palettes.PUBLISHED, 'paint', lambda *args: written.append(len(read)) or paint(*args)):
             self.predict('drive.mp4')
         self.assertEqual(written, [number // 2 + 1 for number in range(40)])
 
@@ -762,7 +763,7 @@ class Evaluation(Trained):
         self.assertEqual({name: scores['pictures'] for name, scores in table['categories'].items()}, {'um': 2, 'uu': 1})
         self.assertEqual(table['all']['pictures'], 3)
         total = metrics.RoadScores()
-        with inference.load('runs/1.5') as model:
+        with inference.load('runs/1.5') as (model, _):
             for path, label in helper.pair_with_labels('data/other'):
                 total.add(model(helper.read_picture(path)[np.newaxis])[0], helper.read_label(label))
         self.assertEqual(total.road.sum() + total.background.sum(), 3 * 42 * 70)  # without the black rows

@@ -28,11 +28,13 @@ from PIL import Image
 
 import demo
 import device
+import distributed
 import features
 import gradients
 import helper
 import main
 import metrics
+import palettes
 import project_tests
 import recorder
 import safety
@@ -65,11 +67,11 @@ class Case(unittest.TestCase):
         """Bright road on a dark ground, from left to right at another place each time; black label pixels on top."""
         for number in range(count):
             picture = np.random.RandomState(number).randint(0, 60, shape + (3,)).astype(np.uint8)
-            label = np.full(shape + (3,), helper.BACKGROUND, np.uint8)
+            label = np.full(shape + (3,), palettes.BACKGROUND, np.uint8)
             road = np.s_[shape[0] // 2:, shape[1] * number // 8:shape[1] * (number + 4) // 8]
             picture[road] += 150
             label[road] = (255, 0, 255)
-            label[:8] = helper.DOES_NOT_COUNT
+            label[:8] = palettes.DOES_NOT_COUNT
             imageio.imwrite(self.path(split, 'image_2', 'um_{:06d}.png'.format(number)), picture)
             imageio.imwrite(self.path(split, 'gt_image_2', 'um_road_{:06d}.png'.format(number)), label)
             imageio.imwrite(self.path(split, 'gt_image_2', 'um_lane_{:06d}.png'.format(number)), label[::-1])
@@ -360,7 +362,7 @@ class Training(Case):
         get_batches_fn = helper.gen_batch_function(self.path('data_road', 'training'), SHAPE)
         with tf.Session() as sess:
             feeds, (logits, train_op, loss) = build_fcn(sess, self.write_vgg())
-            helper.road_probability(logits)
+            helper.softmax_of(logits)
             before, operations = sess.run(tf.trainable_variables()), tf.get_default_graph().get_operations()
             main.train_nn(sess, 1, 4, get_batches_fn, train_op, loss, *feeds)
             after = sess.run(tf.trainable_variables())
@@ -444,13 +446,13 @@ class FrozenEncoder(Case):
         self.write_kitti('data_road/testing', count=2)
         self.write_vgg()
 
-    def features(self, precision='float32'):
-        return main.compute_features(self.folder, tf.ConfigProto(), precision)
+    def features(self, precision='float32', **settings):
+        return main.compute_features(self.folder, tf.ConfigProto(), precision, **settings)
 
-    def compute_calls(self, precision='float32'):
+    def compute_calls(self, precision='float32', **settings):
         """How many pictures are read until the features are there."""
         with mock.patch.object(helper, 'read_picture', wraps=helper.read_picture) as read:
-            self.features(precision)
+            self.features(precision, **settings)
         return read.call_count
 
     def kept(self):
@@ -537,8 +539,7 @@ class FrozenEncoder(Case):
         self.assertEqual(self.compute_calls('float32'), 0)
         with open(self.path('features-float32-mine.npy'), 'w'):
             pass
-        with mock.patch.object(main, 'IMAGE_SHAPE', (64, 64)):
-            self.assertEqual(self.compute_calls(), 4)
+        self.assertEqual(self.compute_calls(image_shape=(64, 64)), 4)
         self.assertEqual(len(self.kept()), 3)
 
     def test_features_are_those_of_the_pictures_in_order(self):
@@ -558,12 +559,12 @@ class FrozenEncoder(Case):
             yield [np.zeros((2, 100000), np.float32)]
 
         with self.assertRaises(KeyboardInterrupt):
-            features.compute_once(self.folder, 'x', [], '', 4, stop)
+            features.compute_once(self.folder, 'x', [], '', 4, stop, distributed.ALONE)
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100000, limit[1]))
         try:
             with self.assertRaisesRegex(safety.UserError, 'features-.*cannot be written .File too large'):
-                features.compute_once(self.folder, 'x', [], '', 2, large)
+                features.compute_once(self.folder, 'x', [], '', 2, large, distributed.ALONE)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         self.assertEqual(self.kept(), [])
@@ -638,7 +639,7 @@ class Precision(Case):
                 mock.patch.object(main, 'optimize', wraps=main.optimize) as optimize:
             main.run(self.folder, self.path('runs', ''), epochs=1, amp=True)
         self.assertIn(mock.call(config=config), session.call_args_list)
-        self.assertIs(optimize.call_args_list[0][0][-1], True)
+        self.assertIs(optimize.call_args_list[0][0][-2], True)
         self.assertIn('in float16', self.printed.getvalue())
 
 
@@ -729,13 +730,13 @@ class Batches(Case):
         picture.save(self.path('d', 'image_2', name))
         label.save(self.path('d', 'gt_image_2', 'um_road_000000.png'))
         Image.new('RGB', (64, 64)).save(self.path('d', 'image_2', 'uu_000000.png'))
-        both = np.full((64, 64, 3), helper.BACKGROUND, np.uint8)
+        both = np.full((64, 64, 3), palettes.BACKGROUND, np.uint8)
         both[:, 32:] = (255, 0, 255)
         imageio.imwrite(self.path('d', 'gt_image_2', 'uu_road_000000.png'), both)
 
     def picture_as_read(self, image, name='um_000000.png'):
         """What a picture comes back as, at its own size."""
-        self.write_pair(image, Image.new('RGB', image.size, helper.BACKGROUND), name)
+        self.write_pair(image, Image.new('RGB', image.size, palettes.BACKGROUND), name)
         batches = helper.gen_batch_function(self.path('d'), image.size[::-1])(1)
         (picture,) = [images[0] for images, _ in batches if images.any()]
         return picture
@@ -840,7 +841,7 @@ class Batches(Case):
     def test_labels_are_not_blended(self):
         """Between background and nothing there is no road, however the label is resized."""
         label = np.zeros((60, 90, 3), np.uint8)
-        label[:, 37:] = helper.BACKGROUND
+        label[:, 37:] = palettes.BACKGROUND
         self.assertFalse(self.one_label(label, (32, 32))[..., 1].any())
 
     def test_pictures_of_different_sizes(self):
@@ -951,8 +952,8 @@ class Overlays(Case):
         self.assertEqual(os.listdir(self.path('runs', run)), [])
 
     def test_the_softmax_is_built_once(self):
-        softmax = helper.road_probability(self.logits)
-        self.assertIs(helper.road_probability(self.logits), softmax)
+        softmax = helper.softmax_of(self.logits)
+        self.assertIs(helper.softmax_of(self.logits), softmax)
 
 
 class Vgg16(Case):

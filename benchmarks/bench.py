@@ -27,10 +27,12 @@ from tqdm import tqdm
 import device
 import helper
 import main
+import palettes
 import recorder
 import safety
 import starter
 
+NUM_CLASSES = len(palettes.PUBLISHED)
 SIDES = ('starter', 'ours')
 GPU_STEP = 0.1  # seconds: a step of 5 pictures on a GPU, for which the consumer below sleeps
 PAINTED = 32  # pictures in a round of inference
@@ -75,7 +77,7 @@ def make_batches(job, side, **settings):
 @contextlib.contextmanager
 def inference(job, side):
     with network(job) as (sess, image_input, keep_prob, nn_last_layer), tempfile.TemporaryDirectory() as folder:
-        logits = tf.reshape(nn_last_layer, [-1, main.NUM_CLASSES])
+        logits = tf.reshape(nn_last_layer, [-1, NUM_CLASSES])
         main.initialize_new_variables(sess)
         testing = link_pictures(os.path.join(job.data, 'testing'), PAINTED, os.path.join(folder, 'data_road/testing'))
         paths = helper.list_pictures(testing)
@@ -100,13 +102,13 @@ def inference(job, side):
 @contextlib.contextmanager
 def fine_tuning_step(job, side, decoder_only=False):
     with network(job) as (sess, image_input, keep_prob, nn_last_layer):
-        labels = tf.placeholder(tf.float32, [None, None, None, main.NUM_CLASSES])
+        labels = tf.placeholder(tf.float32, [None, None, None, NUM_CLASSES])
         rate = tf.placeholder(tf.float32)
         if side == 'starter':
             decoder = [variable for variable in tf.trainable_variables() if variable.op.name.startswith('decoder')]
-            ops = starter.optimize(nn_last_layer, labels, rate, main.NUM_CLASSES, decoder if decoder_only else None)
+            ops = starter.optimize(nn_last_layer, labels, rate, NUM_CLASSES, decoder if decoder_only else None)
         else:
-            ops = main.optimize(nn_last_layer, labels, rate, main.NUM_CLASSES)
+            ops = main.optimize(nn_last_layer, labels, rate, NUM_CLASSES)
         main.initialize_new_variables(sess)
         batches = itertools.cycle(list(itertools.islice(make_batches(job, 'ours')(job.batch_size), 2)))
 
@@ -143,7 +145,7 @@ def make_features(job, folder):
     with quietly():
         config, _ = device.choose_precision(job.amp)
         start = time.time()
-        vgg_features = main.compute_features(folder, config, 'float32')
+        vgg_features = main.compute_features(folder, config, 'float32', image_shape=main.IMAGE_SHAPE)
         return (time.time() - start) / len(vgg_features[0]), vgg_features
 
 
@@ -171,7 +173,7 @@ def network(job):
     with tf.Graph().as_default(), tf.Session(config=config) as sess:
         tf.set_random_seed(0)
         vgg = main.load_vgg(sess, job.vgg)
-        yield sess, vgg[0], vgg[1], main.layers(*vgg[2:], num_classes=main.NUM_CLASSES)
+        yield sess, vgg[0], vgg[1], main.layers(*vgg[2:], num_classes=NUM_CLASSES)
 
 
 def link_pictures(source, count, target):

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 import helper
 import main
+import palettes
 import recorder
 import safety
 
@@ -101,8 +102,8 @@ def pictures(folder, suffix, image):
     for name, picture in (('um_000000' + suffix, image), ('um_000001.png', image.convert('RGB'))):
         os.makedirs(os.path.join(folder, 'image_2'), exist_ok=True)
         picture.save(os.path.join(folder, 'image_2', name))
-    label = np.full(SHAPE + (3,), helper.BACKGROUND, np.uint8)
-    label[:, 20:] = helper.ROAD
+    label = np.full(SHAPE + (3,), palettes.BACKGROUND, np.uint8)
+    label[:, 20:] = palettes.ROAD
     os.makedirs(os.path.join(folder, 'gt_image_2'))
     for number in range(2):
         Image.fromarray(label).save(os.path.join(folder, 'gt_image_2', 'um_road_{:06d}.png'.format(number)))

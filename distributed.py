@@ -1,0 +1,146 @@
+"""Several processes that train one network, each with a share of the pictures: Horovod.
+
+`horovodrun -np N python main.py` starts N processes, of the ranks 0 to N - 1. All take the same steps, each on its own
+pictures: the gradients are averaged, so N batches of n pictures are one of N * n. The first process, of rank 0, alone
+writes and prints. Sergeev and Del Balso 2018, https://arxiv.org/abs/1802.05799.
+
+To be imported before TensorFlow and tqdm, which ask the environment when they are imported.
+"""
+import contextlib
+import os
+
+STARTERS = ('HOROVOD_', 'OMPI_COMM_WORLD_')  # of the variables by which horovodrun, or its mpirun, tells a process
+
+
+def _prepare(environment):
+    """Choose the GPU of this process, and silence the bars of all but the first; returns its rank and their number."""
+    for starter in STARTERS:
+        rank, size, local_rank = (int(environment.get(starter + name, default)) for name, default in (
+            ('RANK', 0), ('SIZE', 1), ('LOCAL_RANK', 0)))
+        if size > 1:
+            if rank:
+                environment['TQDM_DISABLE'] = '1'
+            gpus = environment.get('CUDA_VISIBLE_DEVICES', '').split(',')
+            # A list of one has been chosen for this process.
+            environment['CUDA_VISIBLE_DEVICES'] = str(local_rank) if gpus == [''] else gpus[local_rank % len(gpus)]
+            return rank, size
+    return 0, 1
+
+
+RANK, SIZE = _prepare(os.environ)
+
+from tf1 import tf
+from safety import UserError
+
+
+class Alone:
+    """A process without others: what the processes of a run do together, for one.
+
+    rank, size: which it is of how many.
+    first: whether it is the one that writes and prints.
+    writes_features: whether it is the one of its machine that writes what all of them have computed.
+    """
+
+    rank, size = 0, 1
+    first = writes_features = True
+
+    def gather(self, value):
+        """The values of all processes, by rank."""
+        return [value]
+
+    def mean(self, tensor):
+        """The tensor's mean over the processes, to which no gradient leads."""
+        return tensor
+
+    def average_gradients(self, optimizer):
+        """A tf.train.Optimizer that takes the gradients' mean over the processes."""
+        return optimizer
+
+    def broadcast_variables(self, sess):
+        """Give all variables of the default graph, which have values, those of the first process."""
+
+    def is_lost(self, error):
+        """Whether an exception says that another process has ended."""
+        return False
+
+    def in_turn(self, function):
+        """Call a function in one process after the other: what the first has fetched, the next ones find."""
+        for rank in range(self.size):
+            if rank == self.rank:
+                function()
+            self.gather(None)
+
+    def compare(self, found):
+        """Raise UserError unless all processes have found the same: {name: value}."""
+        first = self.gather(found)[0]
+        for name, value in found.items():
+            if value != first[name]:
+                raise UserError('process {} has found another {} than process 0: {}, and there it is {}. Have both use '
+                                'the same'.format(self.rank, name, value, first[name]))
+
+
+ALONE = Alone()
+
+
+class Workers(Alone):
+    """A process among others, which are at the same place of the program whenever they have to do with each other."""
+
+    def __init__(self, hvd):
+        self._hvd = hvd
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.first, self.writes_features = self.rank == 0, hvd.local_rank() == 0
+
+    def gather(self, value):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            return self._hvd.allgather_object(value, session=sess, name='gather')
+
+    def mean(self, tensor):
+        return self._hvd.allreduce(tf.stop_gradient(tensor), op=self._hvd.Average)
+
+    def average_gradients(self, optimizer):
+        return self._hvd.DistributedOptimizer(optimizer)
+
+    def broadcast_variables(self, sess):
+        sess.run(self._hvd.broadcast_variables(tf.global_variables(), root_rank=0))
+
+    def is_lost(self, error):
+        return isinstance(error, tf.errors.OpError) and 'Horovod' in str(error)
+
+
+@contextlib.contextmanager
+def join():
+    """Yields what this process does together with those that were started with it: Workers, or ALONE.
+
+    Raises UserError where there are others, but not what they need, and where another one has ended.
+    """
+    if SIZE == 1:
+        yield ALONE
+        return
+    workers = _start()
+    with open(os.devnull, 'w') as nowhere:
+        with contextlib.ExitStack() as silence:
+            if not workers.first:
+                silence.enter_context(contextlib.redirect_stdout(nowhere))
+            print('{} processes train together'.format(workers.size))
+            try:
+                yield workers
+            except tf.errors.OpError as error:
+                if not workers.is_lost(error):
+                    raise
+                raise UserError('another process of the run has ended: see what it says')
+
+
+def _start():
+    problem = None
+    if tf.__version__.startswith('1.'):
+        try:
+            import horovod.tensorflow as hvd
+        except ImportError as error:
+            problem = ('{}. Install requirements-distributed.txt as the README says'.format(error))
+    else:
+        problem = 'it needs TensorFlow 1.15, and this is {}. Use Python 3.7'.format(tf.__version__)
+    if problem:
+        raise UserError('this is process {} of {}, as horovodrun starts them, and Horovod cannot be used here: {}, or '
+                        'start one process without horovodrun'.format(RANK, SIZE, problem))
+    hvd.init()
+    return Workers(hvd)
