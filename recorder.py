@@ -74,7 +74,7 @@ class Progress:
             raise safety.Stopped(getattr(error, 'signum', signal.SIGINT),
                                  done + advice if self.history or self.pictures else advice)
         if self.workers.is_lost(error):
-            raise safety.UserError('another process of the run has ended, and so does this one. When that is mended, '
+            raise safety.UserError('another process of the run has ended, and so does this one; '
                                    '{}'.format(advice))
 
     def has_checkpoint(self):
