@@ -126,6 +126,50 @@ def png_with_a_short_chunk():
                (b'IDAT', zlib.compress(bytes((1 + 3 * SHAPE[1]) * SHAPE[0]))), (b'gAMA', b'x'), (b'IEND', b''))
 
 
+class ManyPictures(Run):
+    """More than are read before the first step."""
+
+    def setUp(self):
+        super().setUp()
+        self.write_kitti('data/data_road/training', count=7)
+        checked = mock.patch.object(helper, 'CHECKED', 3)
+        checked.start()
+        self.addCleanup(checked.stop)
+        self.picture, self.label = (path.replace('000001', '000002') for path in (PICTURE, LABEL))  # not among the 3
+
+    def test_only_some_are_read(self):
+        with mock.patch.object(helper, 'read_picture', wraps=helper.read_picture) as read:
+            helper.gen_batch_function('data/data_road/training', SHAPE)
+        self.assertEqual([os.path.basename(call[0][0]) for call in read.call_args_list],
+                         ['um_00000{}.png'.format(number) for number in (0, 3, 6)])
+
+    def test_others_that_are_cut_off_or_none_are_found_too(self):
+        for path in (self.picture, self.label):
+            for damage in (cut, lambda path: write(path, b''), lambda path: write(path, b'no picture')):
+                with self.subTest(path):
+                    shutil.copy(path, 'sound')
+                    damage(path)
+                    self.refused(path + ': cannot be read as a picture')
+                    shutil.move('sound', path)
+
+    def test_others_that_are_damaged_inside_are_found_when_they_are_used(self):
+        with open(self.picture, 'r+b') as file:
+            file.seek(os.path.getsize(self.picture) // 2)
+            file.write(b'damage')
+        status, errors = self.main('--epochs', '1', '--cache-mb', '0')
+        self.assertEqual(status, 2)
+        self.assertRegex(errors.splitlines()[-1], '^error: ' + self.picture + ': cannot be read as a picture')
+
+    def test_what_follows_a_picture_is_no_damage(self):
+        Image.open(self.picture).save('um_000002.jpg')
+        shutil.move('um_000002.jpg', os.path.dirname(self.picture))
+        os.remove(self.picture)
+        for path in (self.picture.replace('.png', '.jpg'), self.label):
+            with open(path, 'ab') as file:
+                file.write(b'what some cameras add')
+        self.accepted()
+
+
 class BadPictures(Run):
     def test_data_folder(self):
         self.refused('nowhere: no such folder', '--data-dir', 'nowhere')

@@ -104,7 +104,7 @@ def test_for_kitti_dataset(data_dir):
 
 
 def run_all():
-    suite = unittest.defaultTestLoader.loadTestsFromNames(['unit_tests', 'failure_tests', 'result_tests', 'distributed_tests'])
+    suite = unittest.defaultTestLoader.loadTestsFromNames('unit_tests failure_tests result_tests palette_tests distributed_tests'.split())
     result = unittest.TextTestRunner(verbosity=2).run(suite)
     failed = len({getattr(test, 'test_case', test) for test, _ in result.failures + result.errors})
     print('{} passed, {} failed'.format(result.testsRun - failed, failed))
