@@ -8,6 +8,7 @@ To be imported before TensorFlow and tqdm, which ask the environment when they a
 """
 import contextlib
 import os
+import sys
 
 STARTERS = ('HOROVOD_', 'OMPI_COMM_WORLD_')  # of the variables by which horovodrun, or its mpirun, tells a process
 
@@ -117,17 +118,14 @@ def join():
         yield ALONE
         return
     workers = _start()
-    with open(os.devnull, 'w') as nowhere:
-        with contextlib.ExitStack() as silence:
-            if not workers.first:
-                silence.enter_context(contextlib.redirect_stdout(nowhere))
-            print('{} processes train together'.format(workers.size))
-            try:
-                yield workers
-            except tf.errors.OpError as error:
-                if not workers.is_lost(error):
-                    raise
-                raise UserError('another process of the run has ended: see what it says')
+    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(sys.stdout if workers.first else nowhere):
+        print('{} processes train together'.format(workers.size))
+        try:
+            yield workers
+        except tf.errors.OpError as error:
+            if not workers.is_lost(error):
+                raise
+            raise UserError('another process of the run has ended: see what it says')
 
 
 def _start():
@@ -136,7 +134,7 @@ def _start():
         try:
             import horovod.tensorflow as hvd
         except ImportError as error:
-            problem = ('{}. Install requirements-distributed.txt as the README says'.format(error))
+            problem = '{}. Install requirements-distributed.txt as the README says'.format(error)
     else:
         problem = 'it needs TensorFlow 1.15, and this is {}. Use Python 3.7'.format(tf.__version__)
     if problem:

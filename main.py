@@ -764,7 +764,8 @@ def what_saves_memory(settings):
     if 'resume' in settings:
         return 'a new run with a smaller --batch-size'
     return ' or '.join(option for option, can_help in (
-        ('a smaller --batch-size', settings.get('batch_size') != 1), ('--amp', 'amp' not in settings),
+        ('a smaller --batch-size', settings.get('batch_size') != 1),
+        ('a smaller --image-shape', tuple(settings['image_shape']) != IMAGE_SHAPE), ('--amp', 'amp' not in settings),
         ('--freeze-encoder', 'freeze_encoder' not in settings)) if can_help) or 'a device with more memory'
 
 

@@ -64,7 +64,8 @@ class Palettes(Case):
                 ([sound[0], dict(sound[1], counts=False)], 'fewer than two of its classes count'),
                 ([sound[0], dict(sound[1], counts=1)], '"counts" of b')):
             with self.subTest(expected):
-                self.assertRegex(self.assert_user_error(palettes.read, self.write(content)), 'classes.json: .*' + expected)
+                self.assertRegex(self.assert_user_error(palettes.read, self.write(content)),
+                                 'classes.json: .*' + expected)
         self.assertIn('No such file', self.assert_user_error(palettes.read, self.path('nowhere.json')))
 
     def test_labels(self):
@@ -99,7 +100,7 @@ class ClassScores(Case):
     def test_equal_sums_done_the_slow_way(self):
         random = np.random.RandomState(0)
         probability = random.dirichlet([1] * 4, size=(3, 5, 7)).astype(np.float32)
-        labels = np.eye(5, dtype=bool)[random.randint(1, 5, (3, 5, 7))][..., :4]  # the last does not count; 0 is nowhere
+        labels = np.eye(5, dtype=bool)[random.randint(1, 5, (3, 5, 7))][..., :4]  # 0 is nowhere, 4 does not count
         probability[..., 0] = 0
         scores = metrics.ClassScores(list('abcd'))
         scores.add(probability, labels)
@@ -149,7 +150,8 @@ class Runs(failure_tests.Run):
     def test_a_run_is_scored_and_painted_by_class(self):
         shutil.rmtree('data/vgg')
         vgg16.write_slim('data/vgg', seed=1, width=1 / 16)  # with as many channels as the picture has colours, and more
-        self.assertEqual(self.main('--epochs', '30', '--freeze-encoder', '--learning-rate', '0.02', *self.arguments)[0], 0)
+        self.arguments += ['--epochs', '30', '--freeze-encoder', '--learning-rate', '0.02']
+        self.assertEqual(self.main(*self.arguments)[0], 0)
         entry = self.history(self.run_folder())[-1]['validation']
         self.assertEqual(set(entry), {'mean_iou', 'pixel_accuracy', 'iou/ground', 'iou/wall', 'iou/sky'})
         self.assertGreater(entry['mean_iou'], 0.6)

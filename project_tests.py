@@ -104,7 +104,8 @@ def test_for_kitti_dataset(data_dir):
 
 
 def run_all():
-    suite = unittest.defaultTestLoader.loadTestsFromNames('unit_tests failure_tests result_tests palette_tests distributed_tests'.split())
+    suite = unittest.defaultTestLoader.loadTestsFromNames(
+        ['unit_tests', 'failure_tests', 'result_tests', 'palette_tests', 'distributed_tests'])
     result = unittest.TextTestRunner(verbosity=2).run(suite)
     failed = len({getattr(test, 'test_case', test) for test, _ in result.failures + result.errors})
     print('{} passed, {} failed'.format(result.testsRun - failed, failed))
