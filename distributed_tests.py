@@ -12,6 +12,7 @@ from tf1 import tf
 import imageio.v2 as imageio
 import numpy as np
 
+import device
 import failure_tests
 import helper
 import main
@@ -39,7 +40,10 @@ def train_and_keep_weights(settings):
             np.savez('weights-{}.npz'.format(rank), **others)
         return losses
 
-    with mock.patch.object(main, 'train_nn', train):
+    # As on a GPU with tensor cores, of which the scaling of the loss can be had here, too.
+    precision = tf.ConfigProto(), 'float16' if settings.get('amp') else 'float32'
+    with mock.patch.object(main, 'train_nn', train), \
+            mock.patch.object(device, 'choose_precision', return_value=precision):
         print('Folder {}.'.format(main.run('data', 'runs', **settings)))
 
 
@@ -73,6 +77,10 @@ class Shares(Case):
         for rank in range(3):
             self.assertEqual(self.batches((rank, 3)).pictures, 9)
             self.assertEqual([sum(map(len, epoch)) for epoch in self.epochs((rank, 3), 2)], [3, 3])
+
+    def test_too_few_to_share(self):
+        self.assertIn('11 pictures to train on are too few for 12 processes',
+                      self.assert_user_error(self.batches, (0, 12)))
 
     def test_validation_pictures_are_shared_too(self):
         alone = self.batches((0, 1), validation=0.5)
@@ -154,7 +162,7 @@ class Together(failure_tests.Run):
         label = imageio.imread(failure_tests.LABEL)
         label[:, :SHAPE[1] // 2] = palettes.DOES_NOT_COUNT  # so a process that has it has fewer pixels
         imageio.imwrite(failure_tests.LABEL, label)
-        for settings in (dict(validation=0.2), dict(validation=0.2, freeze_encoder=True, augment=True, amp=True),
+        for settings in (dict(validation=0.2, amp=True), dict(validation=0.2, freeze_encoder=True, augment=True),
                          dict(decoder_first=1, decay=True)):
             with self.subTest(**settings):
                 one, (alone,) = self.train(1, batch_size=4, **dict(STEPS, **settings))

@@ -438,6 +438,9 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB, v
     validation_indices = draw_validation([picture for picture, _ in pairs], validation, seed)
     batches = Batches(pairs, image_shape, np.random.randint(2 ** 31) if seed is None else seed, cache_mb,
                       validation_indices, augmented, palette, share)
+    if not batches.pictures:
+        raise UserError('{}: {} pictures to train on are too few for {} processes. Start fewer'.format(
+            data_folder, len(pairs) - len(validation_indices), share[1]))
     _check_classes(batches, data_folder, palette)
     return batches
 

@@ -528,7 +528,7 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
         test_pairs = check_end(testing, resume or runs_dir, image_shape, palette)
         config, precision = device.choose_precision(amp)
         gpu = device.report_device(precision)
-        found = made_with(data_dir, sum(get_batches_fn.pairs, ()), precision, palette)
+        found = made_with(data_dir, [path for pair in get_batches_fn.pairs for path in pair], precision, palette)
         workers.compare(dict(found, device='GPU' if gpu else 'CPU'))
         with make_record(workers, runs_dir, resume, settings, found, data_dir, gpu) as record:
             decoder = {}
@@ -623,30 +623,11 @@ def number(convert, name, accepts):
     return parse
 
 
-def make_parser():
-    """The command line."""
+def add_settings(parser):
+    """Add the options that are arguments of run()."""
     count = number(int, 'whole number from 1 to 2147483647', lambda value: 0 < value < 2 ** 31)
     float32 = np.finfo(np.float32)
     positive = number(float, 'positive float32 number', lambda value: float32.tiny <= value <= float32.max)
-    parser = argparse.ArgumentParser(description='Train FCN-8 on VGG-16 with KITTI and paint the test pictures.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--demo', action='store_true', default=argparse.SUPPRESS,
-                        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no '
-                             'GPU; sets --epochs {epochs} --batch-size {batch_size} where you do not'.format(
-                                 **DEMO_SETTINGS))
-    parser.add_argument('--resume', default=argparse.SUPPRESS, metavar='RUN',
-                        help='go on with the run of this folder, runs/<time>, where it was stopped, with its own '
-                             'settings; --epochs may ask for more, --data-dir and --classes say where its data and '
-                             'its classes are now')
-    parser.add_argument('--predict', default=argparse.SUPPRESS, metavar='PATH',
-                        help='paint the road on a picture, the pictures of a folder or a video, with the model of '
-                             '--model')
-    parser.add_argument('--evaluate', default=argparse.SUPPRESS, metavar='FOLDER',
-                        help="score the model of --model on a folder in KITTI's layout, of image_2 and gt_image_2")
-    parser.add_argument('--model', default=argparse.SUPPRESS, metavar='RUN',
-                        help='folder of the run, runs/<time>, that trained the model')
-    parser.add_argument('--save-masks', action='store_true', default=argparse.SUPPRESS,
-                        help='with --predict: write the road white on black, too')
     parser.add_argument('--data-dir', default='data', metavar='DIR', help='folder of vgg and data_road')
     parser.add_argument('--runs-dir', default='runs', metavar='DIR', help='folder in which each run makes its own')
     side = number(int, 'multiple of 32', lambda value: 0 < value < 2 ** 15 and not value % 32)
@@ -684,6 +665,30 @@ def make_parser():
     parser.add_argument('--seed', type=number(int, 'seed from 0 to 4294967295', lambda value: 0 <= value < 2 ** 32),
                         default=0, metavar='N', help="fixes the order of the pictures, the decoder's first weights "
                                                      'and the scenes of the demo')
+
+
+def make_parser():
+    """The command line."""
+    parser = argparse.ArgumentParser(description='Train FCN-8 on VGG-16 with KITTI and paint the test pictures.',
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('--demo', action='store_true', default=argparse.SUPPRESS,
+                        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no '
+                             'GPU; sets --epochs {epochs} --batch-size {batch_size} where you do not'.format(
+                                 **DEMO_SETTINGS))
+    parser.add_argument('--resume', default=argparse.SUPPRESS, metavar='RUN',
+                        help='go on with the run of this folder, runs/<time>, where it was stopped, with its own '
+                             'settings; --epochs may ask for more, --data-dir and --classes say where its data and '
+                             'its classes are now')
+    parser.add_argument('--predict', default=argparse.SUPPRESS, metavar='PATH',
+                        help='paint the road on a picture, the pictures of a folder or a video, with the model of '
+                             '--model')
+    parser.add_argument('--evaluate', default=argparse.SUPPRESS, metavar='FOLDER',
+                        help="score the model of --model on a folder in KITTI's layout, of image_2 and gt_image_2")
+    parser.add_argument('--model', default=argparse.SUPPRESS, metavar='RUN',
+                        help='folder of the run, runs/<time>, that trained the model')
+    parser.add_argument('--save-masks', action='store_true', default=argparse.SUPPRESS,
+                        help='with --predict: write the road white on black, too')
+    add_settings(parser)
     parser.add_argument('--debug', action='store_true', default=argparse.SUPPRESS,
                         help='show where in the program an error was found')
     parser.error = lambda message: parser.exit(2, 'error: {}. For the options see --help\n'.format(message))
