@@ -21,9 +21,11 @@ def _prepare(environment):
         if size > 1:
             if rank:
                 environment['TQDM_DISABLE'] = '1'
-            gpus = environment.get('CUDA_VISIBLE_DEVICES', '').split(',')
-            # A list of one has been chosen for this process.
-            environment['CUDA_VISIBLE_DEVICES'] = str(local_rank) if gpus == [''] else gpus[local_rank % len(gpus)]
+            gpus = environment.get('CUDA_VISIBLE_DEVICES')
+            if gpus is None:
+                environment['CUDA_VISIBLE_DEVICES'] = str(local_rank)
+            elif ',' in gpus:  # otherwise there is none, or one that has been chosen for this process
+                environment['CUDA_VISIBLE_DEVICES'] = ','.join(gpus.split(',')[local_rank:local_rank + 1])
             return rank, size
     return 0, 1
 
@@ -31,7 +33,7 @@ def _prepare(environment):
 RANK, SIZE = _prepare(os.environ)
 
 from tf1 import tf
-from safety import UserError
+from safety import UserError, reason
 
 
 class Alone:
@@ -72,12 +74,13 @@ class Alone:
             self.gather(None)
 
     def compare(self, found):
-        """Raise UserError unless all processes have found the same: {name: value}."""
-        first = self.gather(found)[0]
-        for name, value in found.items():
-            if value != first[name]:
-                raise UserError('process {} has found another {} than process 0: {}, and there it is {}. Have both use '
-                                'the same'.format(self.rank, name, value, first[name]))
+        """Raise UserError, in all processes, unless all have found the same: {name: value}."""
+        all_found = self.gather(found)
+        for rank, its in enumerate(all_found):
+            for name, value in its.items():
+                if value != all_found[0][name]:
+                    raise UserError('process {} has found another {} than process 0: {}, and there it is {}. Have both '
+                                    'use the same'.format(rank, name, value, all_found[0][name]))
 
 
 ALONE = Alone()
@@ -105,7 +108,8 @@ class Workers(Alone):
         sess.run(self._hvd.broadcast_variables(tf.global_variables(), root_rank=0))
 
     def is_lost(self, error):
-        return isinstance(error, tf.errors.OpError) and 'Horovod' in str(error)
+        # Of the operation that has failed: the message names those that wait for it, too.
+        return isinstance(error, tf.errors.OpError) and error.op is not None and error.op.type.startswith('Horovod')
 
 
 @contextlib.contextmanager
@@ -129,16 +133,16 @@ def join():
 
 
 def _start():
-    problem = None
-    if tf.__version__.startswith('1.'):
-        try:
-            import horovod.tensorflow as hvd
-        except ImportError as error:
-            problem = '{}. Install requirements-distributed.txt as the README says'.format(error)
-    else:
-        problem = 'it needs TensorFlow 1.15, and this is {}. Use Python 3.7'.format(tf.__version__)
-    if problem:
-        raise UserError('this is process {} of {}, as horovodrun starts them, and Horovod cannot be used here: {}, or '
-                        'start one process without horovodrun'.format(RANK, SIZE, problem))
-    hvd.init()
+    """Workers; raises UserError where they cannot be had."""
+    try:
+        if not tf.__version__.startswith('1.'):
+            raise RuntimeError('it needs TensorFlow 1.15 on Python 3.7, and this is {}'.format(tf.__version__))
+        import horovod.tensorflow as hvd
+        hvd.init()
+        if hvd.size() != SIZE:
+            raise RuntimeError('it was built without what started these processes: use horovodrun')
+    except Exception as error:  # Horovod may be missing, or compiled for another TensorFlow or another starter
+        raise UserError('this is process {} of {}, and Horovod cannot be used here: {}. Install '
+                        'requirements-distributed.txt as the README says, or start one process without '
+                        'horovodrun'.format(RANK, SIZE, reason(error)))
     return Workers(hvd)

@@ -441,6 +441,7 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=CACHE_MB, v
     if not batches.pictures:
         raise UserError('{}: {} pictures to train on are too few for {} processes. Start fewer'.format(
             data_folder, len(pairs) - len(validation_indices), share[1]))
+    batches.read_some()
     _check_classes(batches, data_folder, palette)
     return batches
 
@@ -490,10 +491,13 @@ class Batches:
         return self._in_order(self._batch, self._validation, INFERENCE_BATCH)
 
     def read_some(self):
-        """Read some pictures and labels, so that errors come now; yields the labels to train on."""
-        training, some = set(self._training), _some(len(self.pairs))
-        pairs = tqdm(in_order(self._read, some), desc='Read pictures', total=len(some), unit='picture', leave=False)
-        return (label for index, (_, label) in zip(some, pairs) if index in training)
+        """Read some of all pictures and labels, so that errors come now."""
+        _run_all(self._read, _some(len(self.pairs)), 'Read pictures')
+
+    def training_labels(self):
+        """Yield the labels to train on, of all shares."""
+        return tqdm(in_order(self._read_label, self._training), desc='Look for classes', total=len(self._training),
+                    unit='label', leave=False, delay=1)
 
     def _in_order(self, make, indices, batch_size):
         batches = [indices[start:start + batch_size] for start in range(0, len(indices), batch_size)]
@@ -535,12 +539,15 @@ class Batches:
 
 
 def _check_classes(batches, data_folder, palette):
-    """Raises UserError unless two classes are in the labels to train on."""
-    found = np.logical_or.reduce([label.any(axis=(0, 1)) for label in batches.read_some()])
-    if np.count_nonzero(found) < 2:
-        raise UserError('{}: the labels together need two classes at least, of {}'.format(
-            os.path.join(data_folder, 'gt_image_2'), ', '.join(
-                '{} {}'.format(name, colour) for colour, name in palette.colours.items() if name in palette.names)))
+    """Raises UserError unless two classes are in the labels to train on; it reads as many as that takes."""
+    found = np.zeros(len(palette), bool)
+    for label in batches.training_labels():
+        found |= label.any(axis=(0, 1))
+        if np.count_nonzero(found) > 1:
+            return
+    raise UserError('{}: the labels together need two classes at least, of {}'.format(
+        os.path.join(data_folder, 'gt_image_2'), ', '.join(
+            '{} {}'.format(name, colour) for colour, name in palette.colours.items() if name in palette.names)))
 
 
 # Writing

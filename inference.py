@@ -150,6 +150,8 @@ def load(run):
             signature = tf.saved_model.loader.load(sess, ['serve'], path).signature_def['serving_default']
             pictures, probability = (sess.graph.get_tensor_by_name(info.name) for info in (
                 signature.inputs['pictures'], signature.outputs[palette.output]))
+            if len(probability.shape) == 4 and probability.shape.as_list()[-1] != len(palette):
+                raise ValueError('its classes are not those of {}'.format(its_classes))
         except tf.errors.ResourceExhaustedError:
             raise
         except Exception as error:  # what damaged files make TensorFlow raise depends on where the damage is

@@ -188,8 +188,9 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
     def rate(epoch):
         if not decay:
             return learning_rate_value
-        return learning_rate_value * slanted_triangle(
-            (epoch - 1 + progress.pictures / get_batches_fn.pictures) / epochs)
+        # Resumed with more processes, there may be fewer pictures than have been trained on.
+        done = min(progress.pictures / get_batches_fn.pictures, 1)
+        return learning_rate_value * slanted_triangle((epoch - 1 + done) / epochs)
 
     for epoch in progress.epochs(epochs):
         with tqdm(desc='Epoch {}/{}'.format(epoch, epochs), total=getattr(get_batches_fn, 'pictures', None),
@@ -327,7 +328,8 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, recor
         validated = sum('validation' in entry for entry in record.history) * len(get_batches_fn.validation_share)
         skip_dropout(sess, image_shape, trained // record.workers.size + validated)
     sess.graph.finalize()  # an op added in a loop would slow it down more and more: now it raises
-    with safety.stop_between_steps() as stop_requested:
+    # The first process stops, and the others when it has gone: so the checkpoint has what all have done.
+    with safety.stop_between_steps(heeded=record.workers.first) as stop_requested:
         record.stop_requested = stop_requested
         train_nn(sess, epochs, batch_size,
                  tell_duration(get_batches_fn, record, epochs) if tell_long else get_batches_fn, train_op,
@@ -525,11 +527,11 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
         workers.in_turn(lambda: fetch(data_dir))
         get_batches_fn = helper.gen_batch_function(training, image_shape, seed, cache_mb, validation, augment, palette,
                                                    share=(workers.rank, workers.size))
-        test_pairs = check_end(testing, resume or runs_dir, image_shape, palette)
+        test_pairs = check_end(testing, resume or runs_dir, image_shape, palette) if workers.first else []
         config, precision = device.choose_precision(amp)
         gpu = device.report_device(precision)
         found = made_with(data_dir, [path for pair in get_batches_fn.pairs for path in pair], precision, palette)
-        workers.compare(dict(found, device='GPU' if gpu else 'CPU'))
+        workers.compare(dict(found, settings=dict(settings, data_dir='', classes=''), device='GPU' if gpu else 'CPU'))
         with make_record(workers, runs_dir, resume, settings, found, data_dir, gpu) as record:
             decoder = {}
             if freeze_encoder or decoder_first and not workers.gather(record.has_checkpoint())[0]:

@@ -18,6 +18,7 @@ ROAD_PAINT = (0, 255, 0)
 PAINT_ALPHA = 127
 
 LARGEST = 256  # classes of a palette
+SCORES = ('mean IoU', 'accuracy')  # columns of the table that also has one for each class
 
 
 class Palette:
@@ -145,6 +146,8 @@ def _read_class(path, number, entry):
     name, colour, counts = entry['name'], entry['colour'], entry.get('counts', True)
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise _no_palette(path, 'the name of class {} is not a line of text'.format(number))
+    if name in SCORES:
+        raise _no_palette(path, '{} is the name of a score'.format(name))
     if not (isinstance(colour, list) and len(colour) == 3 and
             all(type(value) is int and 0 <= value <= 255 for value in colour)):
         raise _no_palette(path, 'the colour of {} is not [red, green, blue], each from 0 to 255'.format(name))

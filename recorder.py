@@ -113,7 +113,7 @@ class Progress:
         self.pictures += pictures * self.workers.size
         self.loss_sum += float(loss) * pictures * self.workers.size
         stop = self.stop_requested()
-        if stop and self.workers.first:  # the others end when it is gone: so all have taken the same steps
+        if stop:
             self.save(sess)
             raise safety.Stopped(stop)
 

@@ -98,8 +98,10 @@ def reason(error):
 
 
 @contextlib.contextmanager
-def stop_between_steps():
+def stop_between_steps(heeded=True):
     """Keep SIGINT and SIGTERM from interrupting a step; a second one ends the program at once.
+
+    heeded: whether the first one asks to stop, otherwise nothing comes of it.
 
     Yields a function that gives the signal that has come, None as long as there is none. On leaving, it is raised as
     Stopped.
@@ -125,7 +127,7 @@ def stop_between_steps():
     os.set_blocking(writer, False)
     wakeup = signal.set_wakeup_fd(writer)
     try:
-        with _handlers(lambda signum, frame: received.append(signum)):
+        with _handlers(lambda signum, frame: received.append(signum) if heeded else None):
             yield lambda: received[0] if received else None
     finally:
         signal.set_wakeup_fd(wakeup)
