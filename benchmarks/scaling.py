@@ -20,15 +20,27 @@ ROUNDS = 5
 BATCH = 5  # pictures in a step of each process
 FLOATS = {'everything': 134271436, 'the decoder': 10892}  # VGG-16 has 134260544 of them
 PROCESSES = (1, 8, 64)
+IN_A_MACHINE = 8  # processes, at most
 
-# Seconds for a step of 5 pictures. The first is measured (README, Speed); the others are computed: for each picture as
-# much as three passes forward, at half of a V100's 15.7 TFLOP/s in float32, a third of an A100's 156 TFLOP/s in TF32.
 FORWARD = 77.9e9  # floating-point operations for a picture, counted by bench.py
-STEPS = (('two CPU cores', 10.1), ('V100, float32', 3 * BATCH * FORWARD / (15.7e12 / 2)),
-         ('A100, TF32', 3 * BATCH * FORWARD / (156e12 / 3)))
+ADAM = 7 * 4 * FLOATS['everything']  # bytes that it reads (gradients, weights, two moments) and writes (the last three)
 
-LINKS = (('NVLink 2.0 (V100)', 150e9), ('PCIe 4.0 x16', 32e9), ('InfiniBand HDR', 25e9), ('100 Gb/s Ethernet', 12.5e9),
-         ('10 Gb/s Ethernet', 1.25e9))  # bytes a second in each direction
+
+def step_seconds(rate, memory):
+    """Computed: for each picture as much as three passes forward, at so many operations a second, and Adam."""
+    return 3 * BATCH * FORWARD / rate + ADAM / memory
+
+
+# Bytes a second in each direction, and whether that is between machines
+NETWORKS = (('InfiniBand HDR', 25e9, True), ('100 Gb/s Ethernet', 12.5e9, True), ('10 Gb/s Ethernet', 1.25e9, True))
+
+# What takes a step, its seconds, the links there are. The first is measured (README, Speed); of the GPUs half of 15.7
+# TFLOP/s in float32 is taken for reached, a third of 156 TFLOP/s in TF32, and memory of 900 and 1555 GB/s.
+STEPS = (('two CPU cores', 10.1, NETWORKS[-1:]),
+         ('V100, float32', step_seconds(15.7e12 / 2, 900e9),
+          (('NVLink 2.0', 150e9, False), ('PCIe 3.0 x16', 16e9, False)) + NETWORKS),
+         ('A100, TF32', step_seconds(156e12 / 3, 1555e9),
+          (('NVLink 3.0', 300e9, False), ('PCIe 4.0 x16', 32e9, False)) + NETWORKS))
 USED = 0.8  # share of these rates that is taken for reached
 
 
@@ -43,21 +55,25 @@ def all_reduce_seconds(count, processes, rate, bytes_each=4):
 def compute():
     """Print the tables."""
     print('| link | 8 processes | 64 | 8, in float16 | 64, in float16 |\n' + '| --- ' * 5 + '|')
-    for link, rate in LINKS:
-        milliseconds = (1e3 * all_reduce_seconds(FLOATS['everything'], processes, rate, bytes_each)
+    for link, rate, between_machines in STEPS[1][2] + STEPS[2][2][:2]:
+        milliseconds = ('{:.0f} ms'.format(1e3 * all_reduce_seconds(FLOATS['everything'], processes, rate, bytes_each))
+                        if between_machines or processes <= IN_A_MACHINE else '-'
                         for bytes_each in (4, 2) for processes in PROCESSES[1:])
-        print('| {} | {} |'.format(link, ' | '.join(map('{:.0f} ms'.format, milliseconds))))
+        print('| {} | {} |'.format(link, ' | '.join(milliseconds)))
     print('\n| step | link | ' + ' | '.join(map(str, PROCESSES)) + ' |\n| --- | --- |' + ' --- |' * len(PROCESSES))
-    for step, seconds in STEPS:
-        for link, rate in LINKS if seconds < 1 else LINKS[-1:]:
-            speeds = []
-            for processes in PROCESSES:
-                slow = seconds + all_reduce_seconds(FLOATS['everything'], processes, rate)
-                fast = max(seconds, all_reduce_seconds(FLOATS['everything'], processes, rate))
-                speeds.append('{:.0f} to {:.0f} ({:.0%} to {:.0%})'.format(
-                    BATCH * processes / slow, BATCH * processes / fast, seconds / slow, seconds / fast))
-            speeds[0] = '{:.3g}'.format(BATCH / seconds)
-            print('| {}, {:.3g} s | {} | {} |'.format(step, seconds, link, ' | '.join(speeds)))
+    for step, seconds, links in STEPS:
+        for link, rate, between_machines in links:
+            speeds = [tell_speed(seconds, processes, rate) if between_machines or processes <= IN_A_MACHINE else '-'
+                      for processes in PROCESSES[1:]]
+            print('| {}, {:.3g} s | {} | {:.3g} | {} |'.format(step, seconds, link, BATCH / seconds, ' | '.join(speeds)))
+
+
+def tell_speed(seconds, processes, rate):
+    """Pictures a second, where the reduction begins at the end of the step, and where it hides behind it."""
+    reduction = all_reduce_seconds(FLOATS['everything'], processes, rate)
+    slow, fast = seconds + reduction, max(seconds, reduction)
+    return '{:.0f} to {:.0f} ({:.0%} to {:.0%})'.format(
+        BATCH * processes / slow, BATCH * processes / fast, seconds / slow, seconds / fast)
 
 
 def measure(hvd):
