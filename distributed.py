@@ -16,8 +16,8 @@ STARTERS = ('HOROVOD_', 'OMPI_COMM_WORLD_')  # of the variables by which horovod
 def _prepare(environment):
     """Choose the GPU of this process, and silence the bars of all but the first; returns its rank and their number."""
     for starter in STARTERS:
-        rank, size, local_rank = (int(environment.get(starter + name, default)) for name, default in (
-            ('RANK', 0), ('SIZE', 1), ('LOCAL_RANK', 0)))
+        texts = (environment.get(starter + name, '') for name in ('RANK', 'SIZE', 'LOCAL_RANK'))
+        rank, size, local_rank = (int(text) if text.isdigit() else 0 for text in texts)
         if size > 1:
             if rank:
                 environment['TQDM_DISABLE'] = '1'
@@ -40,11 +40,12 @@ class Alone:
     """A process without others: what the processes of a run do together, for one.
 
     rank, size: which it is of how many.
+    command: how they are started.
     first: whether it is the one that writes and prints.
     writes_features: whether it is the one of its machine that writes what all of them have computed.
     """
 
-    rank, size = 0, 1
+    rank, size, command = 0, 1, 'python main.py'
     first = writes_features = True
 
     def gather(self, value):
@@ -92,6 +93,7 @@ class Workers(Alone):
     def __init__(self, hvd):
         self._hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
+        self.command = 'horovodrun -np {} python main.py'.format(self.size)
         self.first, self.writes_features = self.rank == 0, hvd.local_rank() == 0
 
     def gather(self, value):

@@ -123,9 +123,10 @@ class Start(Case):
                     environment['CUDA_VISIBLE_DEVICES'] = devices
                 self.assertEqual(distributed._prepare(environment), (6, 8))
                 self.assertEqual(environment['CUDA_VISIBLE_DEVICES'], expected)
-        environment = {'HOROVOD_RANK': '0', 'HOROVOD_SIZE': '1'}
-        self.assertEqual(distributed._prepare(environment), (0, 1))
-        self.assertNotIn('CUDA_VISIBLE_DEVICES', environment)
+        for size in ('1', '', 'two'):
+            environment = {'HOROVOD_RANK': '0', 'HOROVOD_SIZE': size}
+            self.assertEqual(distributed._prepare(environment), (0, 1))
+            self.assertNotIn('CUDA_VISIBLE_DEVICES', environment)
 
     def test_without_what_is_needed(self):
         alone, broken = mock.MagicMock(), mock.MagicMock()
@@ -217,7 +218,7 @@ class Together(failure_tests.Run):
                 folder = os.path.join('runs', os.readlink('runs/latest'))
                 # The second where horovodrun is faster than the lost connection.
                 self.assertRegex(output, r'\[{}\]<stderr>:(error: another process of the run has ended|stopped after).*'
-                                         r'python main.py --resume {}'.format(other, folder))
+                                         r'horovodrun -np 2 python main.py --resume {}'.format(other, folder))
                 self.assertFalse(any(process.is_running() for process in processes.values()))
         self.resume(2, folder, stop=1)
         for mine, others in list(zip(self.history(folder), unbroken))[:20]:  # later rounding has grown
@@ -246,7 +247,7 @@ class Together(failure_tests.Run):
                 launcher.terminate()
             output += line
         self.assertNotEqual(launcher.wait(), 0)
-        self.assertRegex(output, r'\[0\]<stderr>:stopped after .*to go on: python main.py --resume runs/')
+        self.assertRegex(output, r'\[0\]<stderr>:stopped after .*to go on: horovodrun -np 2 python main.py --resume ')
 
     def test_what_is_wrong_in_one_process_is_said_and_ends_all(self):
         code = 'import distributed_tests; distributed_tests.fail_in_the_second()'

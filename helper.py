@@ -370,7 +370,8 @@ def read_label(path, image_shape=None, palette=palettes.PUBLISHED):
 def _refuse_colours(path, label, palette):
     known = np.logical_or.reduce([palettes.is_colour(label, colour) for colour in palette.colours])
     row, column = np.argwhere(~known)[0]
-    raise UserError('{}: the colour {} in row {}, column {}, and {} more such pixels: a label has only {}'.format(
+    raise UserError('{}: the colour {} in row {}, column {}, and {} more such pixels: a label has only {}. Mend it, or '
+                    'name its colours with --classes'.format(
         path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known) - 1,
         ', '.join('{} {}'.format(name, colour) for colour, name in palette.colours.items())))
 

@@ -148,6 +148,8 @@ def load(run):
     with tf.Graph().as_default(), tf.Session(config=config) as sess:
         try:
             signature = tf.saved_model.loader.load(sess, ['serve'], path).signature_def['serving_default']
+            if palette.output not in signature.outputs:
+                raise ValueError('no {}: is {} there, and right?'.format(palette.output, its_classes))
             pictures, probability = (sess.graph.get_tensor_by_name(info.name) for info in (
                 signature.inputs['pictures'], signature.outputs[palette.output]))
             if len(probability.shape) == 4 and probability.shape.as_list()[-1] != len(palette):

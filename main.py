@@ -449,9 +449,9 @@ def made_with(data_dir, files, precision, palette):
     with open(os.path.join(data_dir, 'vgg', 'variables', 'variables.index'), 'rb') as file:
         weights = file.read()  # their names, shapes and checksums
     names_and_sizes = ['{} {}'.format(os.path.basename(path), os.path.getsize(path)) for path in files]
+    pictures = recorder.fingerprint('\n'.join(names_and_sizes).encode('utf-8', 'replace'))
     return {'TensorFlow': tf.__version__, 'precision': precision, 'palette': palette.description,
-            'VGG-16': recorder.fingerprint(weights),
-            'set of training pictures': recorder.fingerprint('\n'.join(names_and_sizes).encode('utf-8', 'replace'))}
+            'VGG-16': recorder.fingerprint(weights), 'set of training pictures (by names and bytes)': pictures}
 
 
 def check_name(folder):
@@ -531,7 +531,8 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
         config, precision = device.choose_precision(amp)
         gpu = device.report_device(precision)
         found = made_with(data_dir, [path for pair in get_batches_fn.pairs for path in pair], precision, palette)
-        workers.compare(dict(found, settings=dict(settings, data_dir='', classes=''), device='GPU' if gpu else 'CPU'))
+        workers.compare(dict({'--' + name.replace('_', '-'): value for name, value in settings.items()
+                              if name not in ('data_dir', 'classes')}, device='GPU' if gpu else 'CPU', **found))
         with make_record(workers, runs_dir, resume, settings, found, data_dir, gpu) as record:
             decoder = {}
             if freeze_encoder or decoder_first and not workers.gather(record.has_checkpoint())[0]:

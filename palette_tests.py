@@ -185,6 +185,8 @@ class Runs(failure_tests.Run):
             with open(os.path.join(folder, 'model', 'classes.json'), 'w') as file:
                 file.write(content)
             self.refused(expected, '--predict', picture, '--model', folder)
+        os.remove(os.path.join(folder, 'model', 'classes.json'))
+        self.refused('no road_probability: is .*classes.json there', '--predict', picture, '--model', folder)
 
     def test_resumed_with_the_same_classes_only(self):
         self.assertEqual(self.main('--epochs', '1', *self.arguments)[0], 0)

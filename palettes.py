@@ -125,7 +125,7 @@ def read(path):
         with open(path, encoding='utf-8') as file:
             classes = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError('{}: cannot be read as JSON ({}). Mend it, or name another file with --classes'.format(
+        raise UserError('{}: cannot be read as JSON ({}). Mend it, or name another file'.format(
             path, reason(error)))
     if not isinstance(classes, list) or not 2 <= len(classes) <= LARGEST:
         raise _no_palette(path, 'not a list of 2 to {} classes'.format(LARGEST))
@@ -144,7 +144,7 @@ def _read_class(path, number, entry):
         raise _no_palette(path, 'class {} is not an object of "name", "colour" and, if it is false, "counts"'.format(
             number))
     name, colour, counts = entry['name'], entry['colour'], entry.get('counts', True)
-    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+    if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
         raise _no_palette(path, 'the name of class {} is not a line of text'.format(number))
     if name in SCORES:
         raise _no_palette(path, '{} is the name of a score'.format(name))

@@ -68,7 +68,7 @@ class Progress:
     def __exit__(self, kind, error, trace):
         if not self.folder:
             return
-        advice = 'to go on: python main.py --resume {}'.format(shlex.quote(self.folder))
+        advice = 'to go on: ' + self._how_to_go_on()
         if isinstance(error, KeyboardInterrupt):
             done = 'after {} epochs and {} pictures; '.format(len(self.history), self.pictures)
             raise safety.Stopped(getattr(error, 'signum', signal.SIGINT),
@@ -76,6 +76,9 @@ class Progress:
         if self.workers.is_lost(error):
             raise safety.UserError('another process of the run has ended, and so does this one; '
                                    '{}'.format(advice))
+
+    def _how_to_go_on(self):
+        return '{} --resume {}'.format(self.workers.command, shlex.quote(self.folder))
 
     def has_checkpoint(self):
         """Whether begin() will go on from one."""
@@ -343,8 +346,8 @@ class Recorder(Progress):
             self._events.flush()
         except tf.errors.OpError as error:
             raise safety.UserError("{}: TensorBoard's events cannot be written ({}). Make room there; "
-                                   'python main.py --resume {} goes on from the last checkpoint'.format(
-                                       self.folder, safety.reason(error), shlex.quote(self.folder)))
+                                   '{} goes on from the last checkpoint'.format(
+                                       self.folder, safety.reason(error), self._how_to_go_on()))
 
     def _write_events(self, entry):
         scores = dict(entry, **{'validation/' + name: value for name, value in entry.get('validation', {}).items()})
@@ -383,8 +386,8 @@ class Recorder(Progress):
             self._remove_old()
         except (OSError, tf.errors.OpError) as error:
             raise safety.UserError(
-                '{}: the checkpoint cannot be written ({}). Make room there; python main.py --resume {} goes on from '
-                'the one before'.format(path, safety.reason(error), shlex.quote(self.folder)))
+                '{}: the checkpoint cannot be written ({}). Make room there; {} goes on from the one before'.format(
+                    path, safety.reason(error), self._how_to_go_on()))
         self._saved = name
         self._clock = time.time()
         self._next_save = self._clock + SAVE_INTERVAL * (self._clock - start)
