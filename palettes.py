@@ -65,15 +65,8 @@ class Palette:
 
     def paint(self, picture, probability):
         """The overlay on a picture, uint8 [height, width, 3]."""
-        return self._blend(picture, Image.fromarray(self.draw(probability)), PAINT_ALPHA)
-
-    @staticmethod
-    def _blend(picture, colours, alpha):
-        """colours: a Pillow picture or a colour; alpha: from 0 to 255, for all pixels or as a picture of mode L."""
-        image = Image.fromarray(picture)
-        image.paste(colours, (0, 0) + image.size, alpha if isinstance(alpha, Image.Image) else
-                    Image.new('L', image.size, alpha))
-        return np.asarray(image)
+        return np.asarray(Image.blend(Image.fromarray(picture), Image.fromarray(self.draw(probability)),
+                                      PAINT_ALPHA / 255))
 
 
 class Road(Palette):
@@ -103,8 +96,9 @@ class Road(Palette):
 
     def paint(self, picture, probability):
         """The picture, uint8 [height, width, 3], half green where the road's probability exceeds 0.5."""
-        road = Image.fromarray((probability > 0.5).astype(np.uint8) * PAINT_ALPHA)
-        return self._blend(picture, ROAD_PAINT, road)
+        image = Image.fromarray(picture)
+        image.paste(ROAD_PAINT, mask=Image.fromarray((probability > 0.5).astype(np.uint8) * PAINT_ALPHA))
+        return np.asarray(image)
 
 
 PUBLISHED = Road()

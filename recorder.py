@@ -74,8 +74,7 @@ class Progress:
             raise safety.Stopped(getattr(error, 'signum', signal.SIGINT),
                                  done + advice if self.history or self.pictures else advice)
         if self.workers.is_lost(error):
-            raise safety.UserError('another process of the run has ended, and so does this one; '
-                                   '{}'.format(advice))
+            raise safety.UserError('another process of the run has ended, and so does this one; ' + advice)
 
     def _how_to_go_on(self):
         return '{} --resume {}'.format(self.workers.command, shlex.quote(self.folder))
