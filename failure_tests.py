@@ -430,10 +430,21 @@ class Resume(Run):
     def losses(self, folder):
         return [entry['cross_entropy'] for entry in self.history(folder)]
 
+    def assert_equal_runs(self, folder, expected):
+        """Both have the same history, and the same weights after the same best epoch."""
+        np.testing.assert_allclose(self.losses(folder), self.losses(expected), atol=1e-6)
+        self.assertEqual([entry['best'] for entry in self.history(folder)],
+                         [entry['best'] for entry in self.history(expected)])
+        with np.load(os.path.join(folder, 'checkpoints', 'best.npz')) as ours, \
+                np.load(os.path.join(expected, 'checkpoints', 'best.npz')) as others:
+            self.assertEqual(set(ours), set(others))
+            for name in ours:
+                np.testing.assert_allclose(ours[name], others[name], atol=1e-4, err_msg=name)
+
     def test_a_resumed_run_equals_an_unbroken_one(self):
         for freeze_encoder in (False, True):
             with self.subTest(freeze_encoder=freeze_encoder):
-                unbroken = self.losses(self.new_run(epochs=3, batch_size=3, freeze_encoder=freeze_encoder))
+                unbroken = self.new_run(epochs=3, batch_size=3, freeze_encoder=freeze_encoder)
                 # Of the two steps of an epoch, in the middle of the second
                 stopped = self.stop_in(3, lambda: self.kill(signal.SIGTERM), batch_size=3,
                                        freeze_encoder=freeze_encoder)
@@ -443,7 +454,7 @@ class Resume(Run):
                                  'after 1 epochs and 3 pictures; to go on: python main.py --resume ' + folder)
                 self.assertEqual(len(self.losses(folder)), 1)
                 self.assertEqual(self.main('--resume', folder, '--epochs', '3')[0], 0)
-                np.testing.assert_allclose(self.losses(folder), unbroken, atol=1e-6)
+                self.assert_equal_runs(folder, unbroken)
                 self.assertEqual([entry['epoch'] for entry in self.history(folder)], [1, 2, 3])
                 self.assertEqual(len(glob.glob(os.path.join(folder, '*.png'))), 2)
 
@@ -493,7 +504,7 @@ class Resume(Run):
                     self.printed.truncate(0)
                     self.assertEqual(self.main('--resume', folder)[0], 0)
                     self.assertIn(newest + ': damaged', self.printed.getvalue())
-                    np.testing.assert_allclose(self.losses(folder), self.losses(unbroken), atol=1e-6)
+                    self.assert_equal_runs(folder, unbroken)
                     self.assertEqual([name for name in os.listdir('runs/copy/checkpoints') if 'scratch' in name], [])
                     shutil.rmtree(folder)
 
@@ -653,15 +664,23 @@ class Checkpoints(Run):
             record.add_epoch(sess)
             record.save(sess)
 
-    def test_the_last_two_and_the_best_are_kept(self):
+    def test_the_last_two_are_kept_and_the_weights_of_the_best_epoch_once(self):
         record, sess = self.record()
         other = os.path.join(record.folder, 'checkpoints', 'epoch-notes')
         os.makedirs(other)
-        self.train(record, sess, [5, 4, 1, 3, 2, 6, 7])
+        variable, = tf.trainable_variables()
+        for loss in [5, 4, 1, 3, 2, 1, 6]:
+            variable.load(np.full(1000, loss + 10 * len(record.history)), sess)
+            self.train(record, sess, [loss])
         os.rmdir(other)
-        self.assertEqual(self.names(record), ['epoch-0000{}-picture-000000'.format(epoch) for epoch in (3, 6, 7)])
-        self.train(record, sess, [0.5])
-        self.assertEqual(self.names(record), ['epoch-0000{}-picture-000000'.format(epoch) for epoch in (7, 8)])
+        self.assertEqual(self.names(record), ['best.npz'] + [
+            'epoch-0000{}-picture-000000'.format(epoch) for epoch in (6, 7)])
+        with np.load(os.path.join(record.folder, 'checkpoints', 'best.npz')) as best:
+            self.assertEqual(set(best['x']), {21})
+        self.assertEqual([entry['best'] for entry in self.history(record.folder)], [True] * 3 + [False] * 4)
+        record.use_best(sess)
+        self.assertEqual(set(sess.run(variable)), {21})
+        self.assertIn('best epoch, epoch 3 of 7: cross entropy 1.0000\n', self.printed.getvalue())
 
     def test_saving_takes_a_twentieth_of_the_time(self):
         record, sess = self.record()
@@ -684,7 +703,7 @@ class Checkpoints(Run):
     def test_history(self):
         record, sess = self.record()
         self.train(record, sess, [2, 1])
-        entry = dict(epoch=2, cross_entropy=1, seconds=0, pictures_per_second=mock.ANY, regularisation=0.5)
+        entry = dict(epoch=2, cross_entropy=1, seconds=0, pictures_per_second=mock.ANY, regularisation=0.5, best=True)
         self.assertEqual(self.history(record.folder)[1], entry)
 
     def test_a_regularisation_that_is_not_finite_stops_the_run(self):

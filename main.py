@@ -210,8 +210,9 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
             raise safety.UserError('there are no pictures to train on')
         entry = progress.add_epoch(sess, learning_rate=rate(epoch),
                                    validation=validate(epoch) if validate else None)
+        scores = 'validation {}, '.format(metrics.format_headline(entry['validation'])) if 'validation' in entry else ''
         print('Epoch {epoch}/{epochs}: cross entropy {cross_entropy:.4f}, {scores}{pictures_per_second:.1f} '
-              'pictures/s, {seconds:.0f} s'.format(epochs=epochs, scores=tell_scores(entry.get('validation')), **entry))
+              'pictures/s, {seconds:.0f} s'.format(epochs=epochs, scores=scores, **entry))
     return [entry['cross_entropy'] for entry in progress.history]
 
 
@@ -222,15 +223,6 @@ def slanted_triangle(done):
     spoil what VGG-16 has learned. Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.2.
     """
     return min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
-
-
-def tell_scores(scores):
-    """What a line says of the summary of the validation's scores."""
-    if not scores:
-        return ''
-    return 'validation {}, '.format(', '.join(
-        '{} {:.3f}'.format(title, np.nan if score is None else score)
-        for title, score in metrics.headline(scores).items()))
 
 
 def make_validate(sess, softmax, input_image, keep_prob, get_batches_fn, record, epochs, every, palette):
@@ -311,7 +303,7 @@ def fit(sess, input_image, keep_prob_input, nn_last_layer, get_batches_fn, recor
     validation_cost: as in validation_interval().
     tell_long: whether a long training says how long it takes.
 
-    Returns the logits, with the best weights where there are validation pictures, otherwise with the last.
+    Returns the logits, with the weights after the best epoch.
     """
     correct_label = tf.placeholder(tf.float32, [None, None, None, len(palette)], name='correct_label')
     learning_rate_input = tf.placeholder(tf.float32, name='learning_rate')

@@ -129,6 +129,12 @@ def headline(summary):
     return {'mean IoU': summary['mean_iou'], 'accuracy': summary['pixel_accuracy']}
 
 
+def format_headline(summary):
+    """The headline() as text."""
+    return ', '.join('{} {:.3f}'.format(title, np.nan if score is None else score)
+                     for title, score in headline(summary).items())
+
+
 def decisive(summary):
     """The score by which trainings are compared: a float, or None."""
     return next(iter(headline(summary).values()))

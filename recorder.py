@@ -1,13 +1,12 @@
 """What a run leaves behind in runs/<time>/, so that it can go on where it was stopped.
 
-settings.json       the settings, what the run was made with and what was changed when it was resumed
+settings.json       the settings, what the run was made with, what was changed when it was resumed, and its best epoch
 history.jsonl       a line for each epoch
-checkpoints/        all variables, and how far the training was: the last two, and the best
+checkpoints/        all variables, and how far the training was, twice; best.npz
 events.out.*        the history for TensorBoard, with the graph and some overlays
 
-A checkpoint is a folder, such as epoch-00003-picture-000025: after 3 epochs and 25 pictures of the next. The best is,
-with validation, a file best-epoch-00003.npz of the trained weights after the epoch with the highest road IoU, or mean
-IoU; without, the first checkpoint after the epoch with the lowest cross entropy.
+A checkpoint is a folder, such as epoch-00003-picture-000025: after 3 epochs and 25 pictures of the next. best.npz has
+the trained weights after the best epoch, which are those that a run uses in the end; best_epoch() says which that is.
 """
 import contextlib
 import glob
@@ -33,7 +32,8 @@ from tf1 import tf
 
 SAVE_INTERVAL = 20  # times as long as the last saving took: it takes 5 % of the time at most
 SAVE_SPEED = 1e8  # bytes a second, the guess for the first saving
-CHECKPOINTS_AT_ONCE = 4  # the last two, the best, and one in the making
+CHECKPOINTS_AT_ONCE = 3  # the last two, and one in the making
+BEST_AT_ONCE = 2  # the best weights, and those that are about to take their place
 
 
 class Progress:
@@ -157,9 +157,10 @@ class Recorder(Progress):
         self.runs_dir, self.folder, self._model_size = runs_dir, folder, model_size
         self._lock = contextlib.ExitStack()
         self._saved = None  # name of the last checkpoint
-        self._best = 0  # the epoch with the highest road or mean IoU in validation, 0 where there is none
-        self._best_saved = 0  # the epoch whose weights this process has written or read
+        self._best = 0  # the epoch whose weights are kept, 0 where there is none
         self._best_weights = None  # {name: array}, of this epoch
+        self._best_saved = True  # whether they are in best.npz
+        self._best_since = 1  # the first epoch that is compared with others: the weights of earlier ones are gone
         self._overlays = {}  # {name: uint8 [height, width, 3]}, for the next event
         self._events = None
         self._content = dict(settings=settings, made_with=made_with, about=about, changes=[])  # of settings.json
@@ -211,11 +212,14 @@ class Recorder(Progress):
         self._saver = tf.train.Saver(variables, max_to_keep=None)
         self._trained = {variable.op.name: variable for variable in tf.trainable_variables()}
         self._regularisation = regularisation
-        size = sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0) for variable in variables)
+        size, trained_size = (
+            sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0) for variable in some)
+            for some in (variables, self._trained.values()))
         self._next_save = time.time() + SAVE_INTERVAL * size / SAVE_SPEED
         paths = self._checkpoints() if self.folder else []
         safety.check_space(self.folder or self.runs_dir,
-                           size * (CHECKPOINTS_AT_ONCE - len(paths)) + self._model_size, 'checkpoints and model need')
+                           size * (CHECKPOINTS_AT_ONCE - len(paths)) + trained_size * BEST_AT_ONCE + self._model_size,
+                           'checkpoints and model need')
         if not self.folder:
             self._make_folder()
         try:
@@ -223,7 +227,7 @@ class Recorder(Progress):
         except OSError as error:
             raise safety.UserError('{}: cannot be written to ({})'.format(self.folder, error.strerror))
         self._restore(sess, paths)
-        self._write('settings.json', json.dumps(self._content, indent=2))
+        self._write_settings()
         self._write_history()
         self._begin_events(sess.graph)
         print('Settings, history and checkpoints: {}'.format(self.folder))
@@ -279,7 +283,7 @@ class Recorder(Progress):
             self.history, self.pictures = state['history'], state['pictures']
             self.loss_sum, self.seconds = state['loss_sum'], state['seconds']
             self._saved = os.path.basename(path)
-            self._restore_best(state['best'])
+            self._restore_best()
             print('Going on after {} epochs and {} pictures'.format(len(self.history), self.pictures))
             return
         if paths:
@@ -306,26 +310,43 @@ class Recorder(Progress):
             raise safety.UserError('the regularisation became {} in epoch {}: try a lower --learning-rate, or a lower '
                                    '--l2'.format(regularisation, len(self.history) + 1))
         entry = super().add_epoch(sess, regularisation=regularisation, **more)
+        entry['best'] = best_epoch(self.history[self._best_since - 1:]) is entry
         self._write_history()
         self._write_events(entry)
-        if 'validation' in entry and (not self._best or self._score(entry['epoch']) > self._score(self._best)):
-            self._best, self._best_weights = entry['epoch'], sess.run(self._trained)
+        if entry['best']:
+            self._best, self._best_weights, self._best_saved = entry['epoch'], sess.run(self._trained), False
         return entry
 
     def use_best(self, sess):
-        """Give the trained variables the values they had after the best epoch; without validation they stay."""
+        """Give the trained variables the values they had after the best epoch, and say which that is.
+
+        Where the weights of all epochs but the last are lost, they stay as they are.
+        """
         if self._best_weights is not None:
-            print('The best by validation is epoch {}'.format(self._best))
             for name, variable in self._trained.items():
                 variable.load(self._best_weights[name], sess)
+        best = self.history[(self._best or len(self.history)) - 1]
+        self._content['best'] = {name: best[name] for name in ('epoch', 'cross_entropy', 'validation') if name in best}
+        self._write_settings()
+        print(self._tell_best())
+
+    def _tell_best(self):
+        """Which epoch's weights are used, in a sentence."""
+        best = self._content['best']
+        scores = ['cross entropy {:.4f}'.format(best['cross_entropy'])]
+        if 'validation' in best:
+            scores.append('validation ' + metrics.format_headline(best['validation']))
+        return '{} epoch {} of {}: {}'.format(
+            'The weights in use are those after the best epoch,' if self._best else
+            'The weights of the best epoch are lost. In use are those after the last,',
+            best['epoch'], len(self.history), ', '.join(scores))
 
     def write_page(self, gallery, scores):
         """Write index.html: gallery, a page.Page, with the settings, the history and tables of scores."""
         path = os.path.join(self.folder, 'index.html')
         made_with = self._content['made_with']
-        summary = 'Epochs: {}. Made with TensorFlow {} in {}.{}'.format(
-            len(self.history), made_with['TensorFlow'], made_with['precision'],
-            ' The best by validation is epoch {}, whose weights are used.'.format(self._best) if self._best else '')
+        summary = '{}. Made with TensorFlow {} in {}.'.format(
+            self._tell_best(), made_with['TensorFlow'], made_with['precision'])
         gallery.write(path, 'Road segmentation, run {}'.format(os.path.basename(self.folder)), summary,
                       dict(self._content['settings'], **self._content['about']), self.history, scores)
         print('Page: {}'.format(path))
@@ -377,7 +398,7 @@ class Recorder(Progress):
                 os.mkdir(part)
                 self._saver.save(sess, os.path.join(part, 'weights'), write_meta_graph=False, write_state=False)
                 _write_state(part, dict(history=self.history, pictures=self.pictures, loss_sum=self.loss_sum,
-                                        seconds=self.seconds, best=self._best))
+                                        seconds=self.seconds))
                 for file in [os.path.join(part, file) for file in os.listdir(part)] + [part]:
                     _sync(file)
                 os.rename(part, path)
@@ -391,61 +412,56 @@ class Recorder(Progress):
         self._clock = time.time()
         self._next_save = self._clock + SAVE_INTERVAL * (self._clock - start)
 
-    def _score(self, epoch):
-        return metrics.decisive(self.history[epoch - 1]['validation']) or 0
-
-    def _best_path(self, epoch):
-        return os.path.join(self.folder, 'checkpoints', 'best-epoch-{:05d}.npz'.format(epoch))
+    def _best_path(self):
+        return os.path.join(self.folder, 'checkpoints', 'best.npz')
 
     def _save_best(self):
-        """Write the best weights, unless they are there: before the checkpoint that counts on them."""
-        if self._best != self._best_saved:
-            with safety.written_whole(self._best_path(self._best)) as file:
-                np.savez(file, **self._best_weights)
-                file.flush()
-                os.fsync(file.fileno())
-            self._best_saved = self._best
-
-    def _restore_best(self, epoch):
-        """Read the best weights; where they are damaged, the best of the epochs to come takes their place."""
-        if not epoch:
+        """Write the best weights, unless they are there: before the checkpoint, which counts on them."""
+        if self._best_saved:
             return
-        path = self._best_path(epoch)
+        with safety.scratch_folder(os.path.dirname(self._best_path())) as scratch:
+            part = os.path.join(scratch, 'best.npz')
+            np.savez(part, epoch=self._best, **self._best_weights)
+            _sync(part)
+            os.replace(part, self._best_path())
+        self._best_saved = True
+
+    def _restore_best(self):
+        """Read the best weights; where they are damaged, the best of the epochs to come takes their place.
+
+        They may be of an epoch after the checkpoint, which the run will reach again.
+        """
+        if not self.history:
+            return
+        path = self._best_path()
         try:
             if not zipfile.is_zipfile(path):  # numpy complains of it a second time, on its own
                 raise ValueError('missing or cut off')
             with open(path, 'rb') as file, np.load(file) as arrays:
-                weights = {name: arrays[name] for name in self._trained}
+                epoch, weights = int(arrays['epoch']), {name: arrays[name] for name in self._trained}
             for name, array in weights.items():
                 if array.dtype != np.float32 or not self._trained[name].shape.is_compatible_with(array.shape):
                     raise ValueError('{} does not fit'.format(name))
-        except (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             print('{}: damaged ({}): the best weights so far are lost, and those of the best epoch from here on '
                   'are used'.format(path, safety.reason(error)))
+            self._best_since = len(self.history) + 1
         else:
-            self._best = self._best_saved = epoch
-            self._best_weights = weights
+            self._best, self._best_weights = epoch, weights
+            self._best_since = epoch if epoch <= len(self.history) else 1
 
     def _remove_old(self):
-        """Keep the last two, and the best."""
-        paths = self._checkpoints()
-        states = {path: _try_to_read_state(path) for path in paths}
-        keep = paths[-2:]
-        if not self._best:
-            # Of those after the same epoch the first, which is the nearest to it.
-            keep.append(min(paths, key=lambda path: states[path]['history'][-1]['cross_entropy']
-                            if states[path]['history'] else math.inf))
-        self._remove([path for path in paths if path not in keep])
-        needed = [self._best_path(states[path]['best']) for path in keep]
-        for path in glob.glob(os.path.join(glob.escape(self.folder), 'checkpoints', 'best-epoch-*.npz')):
-            if path not in needed:
-                os.remove(path)
+        """Keep the last two."""
+        self._remove(self._checkpoints()[:-2])
 
     def _remove(self, paths):
         # Moved away first: a kill in the middle must not leave half a checkpoint under its name.
         with safety.scratch_folder(os.path.join(self.folder, 'checkpoints')) as scratch:
             for path in paths:
                 os.rename(path, os.path.join(scratch, os.path.basename(path)))
+
+    def _write_settings(self):
+        self._write('settings.json', json.dumps(self._content, indent=2))
 
     def _write_history(self):
         self._write('history.jsonl', ''.join(json.dumps(entry) + '\n' for entry in self.history))
@@ -455,6 +471,17 @@ class Recorder(Progress):
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
+
+
+def best_epoch(history):
+    """The entry of the epoch with the highest road or mean IoU in validation, or without any the lowest cross entropy.
+
+    history: of a Progress, at least one entry.
+    """
+    scored = [entry for entry in history if 'validation' in entry]
+    if scored:
+        return max(scored, key=lambda entry: metrics.decisive(entry['validation']) or 0)
+    return min(history, key=lambda entry: entry['cross_entropy'])
 
 
 def _write_state(folder, state):
@@ -474,20 +501,10 @@ def _read_state(folder):
     return state
 
 
-def _try_to_read_state(folder):
-    """What _write_state wrote, or where it is damaged the state of a training that has not begun."""
-    try:
-        return _read_state(folder)
-    except (OSError, ValueError):
-        return dict(history=[], best=0)
-
-
 def _is_state(state):
     try:
         epochs = [entry['epoch'] for entry in state['history']]
         numbers = [entry['cross_entropy'] for entry in state['history']] + [state['loss_sum'], state['seconds']]
-        if state['best']:
-            numbers.append(metrics.decisive(state['history'][state['best'] - 1]['validation']) or 0)
         return (epochs == list(range(1, len(epochs) + 1)) and all(map(math.isfinite, numbers)) and
                 isinstance(state['pictures'], int) and state['pictures'] >= 0)
     except (LookupError, TypeError):

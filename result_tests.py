@@ -330,8 +330,25 @@ class Validation(Run):
             pictures = np.array([helper.read_picture(failure_tests.PICTURE)])
             with inference.load(one) as (first, _), inference.load(three) as (best, _):
                 np.testing.assert_allclose(best(pictures), first(pictures), atol=1e-5)
-            self.assertIn('The best by validation is epoch 1\n', self.printed.getvalue())
-            self.assertTrue(glob.glob(os.path.join(three, 'checkpoints', 'best-epoch-00001.npz')))
+            self.assertRegex(self.printed.getvalue(), 'best epoch, epoch 1 of 3: .*, validation road IoU 0.900')
+            self.assertEqual([entry['best'] for entry in self.history(three)], [True, False, False])
+            with open(os.path.join(three, 'settings.json')) as file:
+                best = json.load(file)['best']
+            self.assertEqual((best['epoch'], best['validation']['road_iou']), (1, 0.9))
+            self.assertEqual(best['cross_entropy'], self.history(three)[0]['cross_entropy'])
+
+    def test_without_validation_the_best_epoch_is_the_one_with_the_lowest_cross_entropy(self):
+        add_step = recorder.Progress.add_step
+        one = self.new_run()
+        with mock.patch.object(recorder.Progress, 'add_step', lambda progress, sess, loss, pictures: add_step(
+                progress, sess, 1. + len(progress.history), pictures)):
+            three = self.new_run(epochs=3)
+        pictures = np.array([helper.read_picture(failure_tests.PICTURE)])
+        with inference.load(one) as (first, _), inference.load(three) as (best, _):
+            np.testing.assert_allclose(best(pictures), first(pictures), atol=1e-5)
+        self.assertIn('best epoch, epoch 1 of 3: cross entropy 1.0000\n', self.printed.getvalue())
+        with open(os.path.join(three, 'index.html'), encoding='utf-8') as page_file:
+            self.assertIn('epoch 1 of 3: cross entropy 1.0000', page_file.read())
 
     def test_a_resumed_run_scores_as_an_unbroken_one(self):
         def stop_in_epoch(number):
@@ -358,33 +375,38 @@ class Validation(Run):
     def test_damaged_best_weights_give_way_to_those_of_the_epochs_to_come(self):
         with self.scored(0.9, 0.8, *[0.5] * 9):
             folder = self.new_run(epochs=2, validation=0.25)
-        best = os.path.join(folder, 'checkpoints', 'best-epoch-00001.npz')
+        best = os.path.join(folder, 'checkpoints', 'best.npz')
         whole = open(best, 'rb').read()
         for damage in (failure_tests.cut, os.remove, lambda path: failure_tests.write(path, b'PK nothing')):
             shutil.copytree(folder, 'runs/copy')
-            damage('runs/copy/checkpoints/best-epoch-00001.npz')
+            damage('runs/copy/checkpoints/best.npz')
             with self.scored(0.6, *[0.5] * 9):
                 self.assertEqual(self.main('--resume', 'runs/copy', '--epochs', '4')[0], 0)
-            self.assertIn('best-epoch-00001.npz: damaged', self.printed.getvalue())
-            self.assertIn('The best by validation is epoch 3\n', self.printed.getvalue())
+            self.assertIn('best.npz: damaged', self.printed.getvalue())
+            self.assertIn('best epoch, epoch 3 of 4', self.printed.getvalue())
             self.printed.truncate(0)
             with self.scored(*[0.7] * 9):  # a second time, from what the first has written
                 self.assertEqual(self.main('--resume', 'runs/copy', '--epochs', '4')[0], 0)
             self.assertNotIn('damaged', self.printed.getvalue())
-            self.assertIn('The best by validation is epoch 3\n', self.printed.getvalue())
+            self.assertIn('best epoch, epoch 3 of 4', self.printed.getvalue())
             shutil.rmtree('runs/copy')
         self.assertEqual(open(best, 'rb').read(), whole)
+        os.remove(best)
+        self.assertEqual(self.main('--resume', folder)[0], 0)
+        self.assertIn('best epoch are lost. In use are those after the last, epoch 2 of 2', self.printed.getvalue())
 
     def test_best_weights_of_a_killed_attempt_are_written_anew(self):
         """Of an epoch that the resumed run repeats: where dropout has no seed, its weights are others."""
         with self.scored(0.5, *[0.4] * 9):
             folder = self.new_run(epochs=1, validation=0.25)
-        stale = os.path.join(folder, 'checkpoints', 'best-epoch-00002.npz')
-        shutil.copy(os.path.join(folder, 'checkpoints', 'best-epoch-00001.npz'), stale)
+        path = os.path.join(folder, 'checkpoints', 'best.npz')
+        with np.load(path) as arrays:
+            first = dict(arrays)
+        np.savez(path, **dict(first, epoch=2))
         with self.scored(0.9, *[0.4] * 9):
             self.assertEqual(self.main('--resume', folder, '--epochs', '2')[0], 0)
-        with np.load(stale) as new, np.load(os.path.join(folder, 'checkpoints', 'best-epoch-00001.npz')) as old:
-            self.assertTrue(any((new[name] != old[name]).any() for name in new.files))
+        with np.load(path) as arrays:
+            self.assertTrue(any((arrays[name] != first[name]).any() for name in first if name != 'epoch'))
 
     def test_a_diverged_network(self):
         self.refused_while_training('probabilities became nan.*lower --learning-rate', '--validation', '0.25',

@@ -188,7 +188,7 @@ def kinds():
             ('checkpoint, index', in_run(os.path.join(checkpoint, 'weights.index'))),
             ('checkpoint, weights', in_run(os.path.join(checkpoint, 'weights.data-00000-of-00001'))),
             ('checkpoint, state.json', in_run(os.path.join(checkpoint, 'state.json'))),
-            ('checkpoint, best weights', in_run(os.path.join('checkpoints', 'best-epoch-00001.npz'))),
+            ('checkpoint, best weights', in_run(os.path.join('checkpoints', 'best.npz'))),
             ('archive', archive)]
 
 
