@@ -217,9 +217,9 @@ class Recorder(Progress):
             for some in (variables, self._trained.values()))
         self._next_save = time.time() + SAVE_INTERVAL * size / SAVE_SPEED
         paths = self._checkpoints() if self.folder else []
-        safety.check_space(self.folder or self.runs_dir,
-                           size * (CHECKPOINTS_AT_ONCE - len(paths)) + trained_size * BEST_AT_ONCE + self._model_size,
-                           'checkpoints and model need')
+        best = bool(self.folder) and os.path.exists(self._best_path())
+        safety.check_space(self.folder or self.runs_dir, self._model_size + size * (CHECKPOINTS_AT_ONCE - len(paths)) +
+                           trained_size * (BEST_AT_ONCE - best), 'checkpoints and model need')
         if not self.folder:
             self._make_folder()
         try:
@@ -442,7 +442,10 @@ class Recorder(Progress):
             for name, array in weights.items():
                 if array.dtype != np.float32 or not self._trained[name].shape.is_compatible_with(array.shape):
                     raise ValueError('{} does not fit'.format(name))
-        except (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            if epoch < 1:
+                raise ValueError('of epoch {}'.format(epoch))
+        except (OSError, EOFError, LookupError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile,
+                zlib.error) as error:
             print('{}: damaged ({}): the best weights so far are lost, and those of the best epoch from here on '
                   'are used'.format(path, safety.reason(error)))
             self._best_since = len(self.history) + 1
@@ -505,6 +508,8 @@ def _is_state(state):
     try:
         epochs = [entry['epoch'] for entry in state['history']]
         numbers = [entry['cross_entropy'] for entry in state['history']] + [state['loss_sum'], state['seconds']]
+        if epochs:
+            best_epoch(state['history'])
         return (epochs == list(range(1, len(epochs) + 1)) and all(map(math.isfinite, numbers)) and
                 isinstance(state['pictures'], int) and state['pictures'] >= 0)
     except (LookupError, TypeError):
