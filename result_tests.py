@@ -510,7 +510,7 @@ class Pages(Trained):
         self.assertIn('<b>&_0.png', names)  # as text, not as an element
         for _, note in pictures:
             self.assertRegex(note, r'^road IoU [01]\.\d{3}$')
-        for text in ('cross entropy', 'validation', 'learning_rate', 'The best by validation is epoch'):
+        for text in ('cross entropy', 'validation', 'learning_rate', 'those after the best epoch, epoch '):
             self.assertIn(text, self.html())
 
     def test_the_worst_come_first(self):

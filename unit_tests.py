@@ -394,7 +394,7 @@ class Training(Case):
         def losses(seed):
             self.printed.truncate(0)
             main.run(self.folder, self.path('runs', ''), epochs=3, batch_size=2, learning_rate=1e-2, seed=seed)
-            return [float(loss) for loss in re.findall(r'cross entropy ([\d.]+)', self.printed.getvalue())]
+            return [float(loss) for loss in re.findall(r'Epoch .*: cross entropy ([\d.]+)', self.printed.getvalue())]
 
         first, again, other = losses(3), losses(3), losses(4)
         self.assertEqual(len(first), 3)
@@ -587,7 +587,7 @@ class FrozenEncoder(Case):
                                   freeze_encoder=True)
             outputs.append([imageio.imread(path) for path in sorted(glob.glob(os.path.join(output, '*.png')))])
         self.assertEqual([len(output) for output in outputs], [2, 2])
-        losses = [float(loss) for loss in re.findall(r'cross entropy ([\d.]+)', self.printed.getvalue())]
+        losses = [float(loss) for loss in re.findall(r'Epoch .*: cross entropy ([\d.]+)', self.printed.getvalue())]
         self.assertEqual(len(losses), 24)
         self.assertLess(losses[11], losses[0] / 1.5)
         np.testing.assert_allclose(losses[:12], losses[12:], atol=2e-4)
@@ -625,7 +625,7 @@ class Precision(Case):
         def losses(amp):
             self.printed.truncate(0)
             main.run(self.folder, self.path('runs', ''), epochs=2, batch_size=2, learning_rate=1e-2, amp=amp)
-            return [float(loss) for loss in re.findall(r'cross entropy ([\d.]+)', self.printed.getvalue())]
+            return [float(loss) for loss in re.findall(r'Epoch .*: cross entropy ([\d.]+)', self.printed.getvalue())]
 
         np.testing.assert_allclose(losses(amp=True), losses(amp=False), rtol=0.1)
 
