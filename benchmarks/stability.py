@@ -102,7 +102,7 @@ def train(data_dir, epochs, seed, adam):
 
 
 def show_jump(steps):
-    """Print the steps around the one with the highest loss, by the median of the 50 before it, after the first half."""
+    """Print the steps around the one with the highest loss, over the median of the 50 before it, after the first quarter."""
     losses = np.array([loss for loss, _, _ in steps])
     jumps = [losses[index] / np.median(losses[index - 50:index]) for index in range(len(steps) // 4, len(steps))]
     highest = len(steps) // 4 + int(np.argmax(jumps))
