@@ -4,8 +4,15 @@ from tf1 import tf
 from tensorflow.python.client import device_lib
 
 
-def choose_precision(amp):
+# Height and width in pixels. Where fewer than four pixels are left for a 7x7 kernel, parts of it are never used, and in
+# bfloat16 TensorFlow leaves their gradients unset: what lies in the memory may be nan.
+MIN_SIZE_FOR_BFLOAT16 = 128
+
+
+def choose_precision(amp, image_shape):
     """The session's settings, with TensorFlow's rewrite of the graph to mixed precision where amp asks for it.
+
+    image_shape: height and width of what the network sees.
 
     Returns (tf.ConfigProto, 'float32', 'float16' or 'bfloat16'): float32 where the device has no other.
     """
@@ -18,6 +25,10 @@ def choose_precision(amp):
         rewriter.auto_mixed_precision = rewriter.ON
         return config, 'float16'
     if not gpu and cpu_has_bfloat16() and hasattr(rewriter, 'auto_mixed_precision_onednn_bfloat16'):
+        if min(image_shape) < MIN_SIZE_FOR_BFLOAT16:
+            print('--amp has no effect: on a CPU it needs pictures of at least {0}x{0} pixels'.format(
+                MIN_SIZE_FOR_BFLOAT16))
+            return config, 'float32'
         rewriter.auto_mixed_precision_onednn_bfloat16 = rewriter.ON
         return config, 'bfloat16'
     print('--amp has no effect: it needs a GPU with tensor cores, or a CPU with bfloat16 and TensorFlow 2')

@@ -44,6 +44,8 @@ LEARNING_RATE = 9e-4
 KEEP_PROB = 0.5
 L2 = 1e-3
 
+CLIP_NORM = 0.3  # not published: see ClippedAdam
+
 # The demo: numbers of scenes, and what is set otherwise than published so that two minutes on two cores are enough
 DEMO_TRAINING = 60
 DEMO_TESTING = 24
@@ -138,6 +140,22 @@ def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=L2):
         return upsample(scores, 8)
 
 
+class ClippedAdam(tf.train.AdamOptimizer):
+    """Adam with the norm of all gradients together clipped to CLIP_NORM.
+
+    At a constant rate Adam breaks out when the gradients have become small: its second moment, with a memory of a
+    thousand steps, does not follow the large gradients of a hard batch, and the step becomes many times as long as
+    usual, most of all in the first layer (Bai et al. 2025, https://arxiv.org/abs/2506.04805). Clipped, a batch can do
+    no more than the usual one of the first epochs. Pascanu et al. 2013, https://arxiv.org/abs/1211.5063, section 3.2.
+    """
+
+    # Here, where the gradients have been averaged over the processes and are no longer scaled.
+    def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+        its_gradients, variables = zip(*grads_and_vars)
+        clipped, _ = tf.clip_by_global_norm(its_gradients, CLIP_NORM)
+        return super().apply_gradients(zip(clipped, variables), global_step, name)
+
+
 def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scaling=False, workers=distributed.ALONE):
     """Build the loss and the training op.
 
@@ -161,7 +179,7 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scal
     # Over the mean number of pixels that count, not its own: so the mean over the processes is that over all pixels.
     cross_entropy_loss = cross_entropy / tf.maximum(workers.mean(tf.reduce_sum(labels)), 1.0)
     loss = cross_entropy_loss + tf.losses.get_regularization_loss()
-    optimizer = workers.average_gradients(tf.train.AdamOptimizer(learning_rate))
+    optimizer = workers.average_gradients(ClippedAdam(learning_rate))
     if loss_scaling:
         optimizer = tf.train.experimental.MixedPrecisionLossScaleOptimizer(optimizer, 'dynamic')
     return logits, optimizer.minimize(loss), workers.mean(cross_entropy_loss)
@@ -520,7 +538,7 @@ def run(data_dir='data', runs_dir='runs', epochs=EPOCHS, batch_size=BATCH_SIZE, 
         get_batches_fn = helper.gen_batch_function(training, image_shape, seed, cache_mb, validation, augment, palette,
                                                    share=(workers.rank, workers.size))
         test_pairs = check_end(testing, resume or runs_dir, image_shape, palette) if workers.first else []
-        config, precision = device.choose_precision(amp)
+        config, precision = device.choose_precision(amp, image_shape)
         gpu = device.report_device(precision)
         found = made_with(data_dir, [path for pair in get_batches_fn.pairs for path in pair], precision, palette)
         workers.compare(dict({'--' + name.replace('_', '-'): value for name, value in settings.items()

@@ -317,6 +317,27 @@ class Optimize(Case):
         self.assertAlmostEqual(loss, self.step()[0], places=6)
         np.testing.assert_allclose(kernel_after, [2.99, -3.99], rtol=1e-5)  # Adam's first step is the learning rate
 
+    def test_the_norm_of_all_gradients_is_clipped(self):
+        """A hard batch after easy ones moves two variables as Adam does with both gradients scaled to the limit."""
+        first, second = tf.Variable([0.]), tf.Variable([[0.]])
+        hardness, sizes = tf.placeholder(tf.float32), (3., 4.)  # a norm of 5
+        tf.add_to_collection(tf.GraphKeys.REGULARIZATION_LOSSES,
+                             hardness * tf.reduce_sum(sizes[0] * first + sizes[1] * second))
+        for loss_scaling in (False, True):
+            _, train_op, _ = main.optimize(tf.zeros([1, 1, 1, 2]), tf.ones([1, 1, 1, 2]), 0.01, 2, loss_scaling)
+            norms = [main.CLIP_NORM / 10] * 3 + [main.CLIP_NORM * 100]
+            with tf.Session() as sess:
+                sess.run(tf.global_variables_initializer())
+                for norm in norms:
+                    sess.run(train_op, {hardness: norm / 5})
+                moved = [value.item() for value in sess.run([first, second])]
+            expected, m, v = np.zeros(2), 0, 0
+            for step, norm in enumerate(norms, start=1):
+                gradient = np.array(sizes) / 5 * min(norm, main.CLIP_NORM)
+                m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient ** 2
+                expected -= 0.01 * m / (1 - 0.9 ** step) / np.sqrt(v / (1 - 0.999 ** step))
+            np.testing.assert_allclose(moved, expected, rtol=1e-3)
+
     def test_labels_that_are_not_one_hot(self):
         """The minimum for the label (3, 1) is the probability 3/4, and nothing diverges."""
         _, after, _ = self.step(steps=500, labels=np.full((2, 3, 4, 2), [3, 1]), learning_rate=0.05)
@@ -594,12 +615,12 @@ class FrozenEncoder(Case):
 
 
 class Precision(Case):
-    def choose(self, gpus=(), tensor_cores=False, bfloat16=False):
+    def choose(self, gpus=(), tensor_cores=False, bfloat16=False, image_shape=main.IMAGE_SHAPE):
         self.printed.truncate(0)
         with mock.patch.object(tf.config.experimental, 'list_physical_devices', return_value=list(gpus)), \
                 mock.patch.object(tf.test, 'is_gpu_available', return_value=tensor_cores), \
                 mock.patch.object(device, 'cpu_has_bfloat16', return_value=bfloat16):
-            config, precision = device.choose_precision(amp=True)
+            config, precision = device.choose_precision(True, image_shape)
         self.assertEqual('--amp has no effect' in self.printed.getvalue(), precision == 'float32')
         return config.graph_options.rewrite_options, precision
 
@@ -613,9 +634,10 @@ class Precision(Case):
             self.assertEqual(precision, 'float32')
         else:
             self.assertEqual((rewriter.auto_mixed_precision_onednn_bfloat16, precision), (rewriter.ON, 'bfloat16'))
+            self.assertEqual(self.choose(bfloat16=True, image_shape=(96, 320))[1], 'float32')
 
     def test_nothing_without_amp(self):
-        self.assertEqual(device.choose_precision(amp=False), (tf.ConfigProto(), 'float32'))
+        self.assertEqual(device.choose_precision(False, main.IMAGE_SHAPE), (tf.ConfigProto(), 'float32'))
 
     def test_run(self):
         self.write_kitti()

@@ -143,7 +143,7 @@ def make_features(job, folder):
     os.symlink(os.path.abspath(job.vgg), os.path.join(folder, 'vgg'))
     link_pictures(os.path.join(job.data, 'training'), job.pictures, os.path.join(folder, 'data_road/training'))
     with quietly():
-        config, _ = device.choose_precision(job.amp)
+        config, _ = device.choose_precision(job.amp, main.IMAGE_SHAPE)
         start = time.time()
         vgg_features = main.compute_features(folder, config, 'float32', image_shape=main.IMAGE_SHAPE)
         return (time.time() - start) / len(vgg_features[0]), vgg_features
@@ -169,7 +169,7 @@ def train_decoder(job, vgg_features, get_batches_fn, epochs):
 def network(job):
     """Gives (session, image_input, keep_prob, the decoder's output)."""
     with quietly():
-        config, _ = device.choose_precision(job.amp)
+        config, _ = device.choose_precision(job.amp, main.IMAGE_SHAPE)
     with tf.Graph().as_default(), tf.Session(config=config) as sess:
         tf.set_random_seed(0)
         vgg = main.load_vgg(sess, job.vgg)
@@ -346,7 +346,7 @@ def print_frozen_run(job, count, features, epoch):
 
 
 def print_amp(job, rounds):
-    _, precision = device.choose_precision(amp=True)
+    _, precision = device.choose_precision(True, main.IMAGE_SHAPE)
     if precision == 'float32':
         return
     with contextlib.ExitStack() as stack:
