@@ -12,7 +12,7 @@ import sys
 import unittest
 from unittest import mock
 
-from tf1 import tf
+from fcn8.tf1 import tf
 
 import numpy as np
 

@@ -11,16 +11,16 @@ import imageio.v2 as imageio
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
-from tqdm import tqdm
 
-import safety
+from fcn8 import progress
+from fcn8.files import scratch_folder
 
 CATEGORIES = ('um', 'umm', 'uu')    # urban marked (two lanes), urban multiple marked lanes, urban unmarked
 SIZES = ((375, 1242),) * 5 + ((370, 1224), (374, 1238), (376, 1241))    # height, width in pixels
 LABEL_COLOURS = np.array([(255, 0, 0), (255, 0, 255), (0, 0, 0)], np.uint8)
 BACKGROUND, ROAD, IGNORED = range(3)            # rows of LABEL_COLOURS
 CLASS_COLOURS = np.array([(0, 0, 0), (70, 130, 180), (128, 64, 128), (255, 255, 255), (107, 142, 35), (70, 70, 70)],
-                         np.uint8)              # those of demo-classes.json
+                         np.uint8)              # those of docs/demo-classes.json
 OTHER, SKY, DRIVABLE, MARKING, VEGETATION, BUILDING = range(6)  # rows of CLASS_COLOURS
 CLASS_OF_KIND = {'tree': VEGETATION, 'bush': VEGETATION, 'house': BUILDING}  # things of other kinds are OTHER
 GROUND = 255                                    # in the mask of what stands on it
@@ -40,14 +40,14 @@ def write_scenes(folder, seed, training, testing, classes=False):
     folder: path that must not exist yet; it appears complete or, after an exception, not at all.
     seed: int in [0, 2**32). A scene depends on seed, split, category and number only, not on how many are drawn.
     training, testing: numbers of scenes, spread evenly over the categories.
-    classes: whether the labels tell the classes of demo-classes.json apart, instead of road and background.
+    classes: whether the labels tell the classes of docs/demo-classes.json apart, instead of road and background.
     """
     folder = os.path.abspath(folder)
     if os.path.exists(folder):
         raise FileExistsError('{} exists already'.format(folder))
     parent, name = os.path.split(folder)
-    with safety.scratch_folder(parent) as scratch:
-        with tqdm(total=training + testing, desc='Draw scenes', unit='scene', leave=False) as bar:
+    with scratch_folder(parent) as scratch:
+        with progress.bar(total=training + testing, desc='Draw scenes', unit='scene', leave=False) as bar:
             for split_index, (split, count) in enumerate((('training', training), ('testing', testing))):
                 for kind in ('image_2', 'gt_image_2'):
                     os.makedirs(os.path.join(scratch, name, split, kind))
@@ -77,7 +77,7 @@ def draw_scene(category, size, random):
     random: np.random.RandomState, the only source of chance.
 
     Returns (picture, road, lane, classes), uint8 [height, width, 3]: the RGB picture; its labels in KITTI's colours,
-    road magenta, background red, what does not count black, where lane is the camera's own lane for 'um', else None;
+    road magenta, background red, ignored pixels black, where lane is the camera's own lane for 'um', else None;
     and its labels in CLASS_COLOURS.
     """
     view, light, road = View(size, random), choose_light(random), plan_road(category, random)

@@ -1,8 +1,8 @@
 """Scores of a segmentation: of road as the KITTI road benchmark defines them, in the image plane; of classes the IoU.
 
 Fritsch, Kuehnl and Geiger, A New Performance Measure and Evaluation Benchmark for Road Detection Algorithms, ITSC 2013.
-Road is the positive class, and pixels that do not count are left out. A pixel is taken for road where its road
-probability exceeds a threshold; with the numbers of true and false positives and negatives TP, FP, TN and FN there:
+Road is the positive class, and ignored pixels are left out. A pixel is classified as road if its road probability
+exceeds a threshold; with the numbers of true and false positives and negatives TP, FP, TN and FN at that threshold:
 
     precision              TP / (TP + FP)
     recall                 TP / (TP + FN)
@@ -14,18 +14,26 @@ probability exceeds a threshold; with the numbers of true and false positives an
     road IoU               TP / (TP + FP + FN), intersection over union
     pixel accuracy         (TP + TN) / (TP + FP + TN + FN)
 
-The benchmark's server adds pixels up in a bird's eye view; here they are those of the picture.
+The benchmark's server counts pixels in a bird's eye view; here they are those of the picture. They are counted in
+histograms: scikit-learn's scores would need every pixel in memory.
 
-With other classes each pixel is taken for the most probable one. The IoU of a class is TP / (TP + FP + FN) of its
-pixels; the mean IoU is the mean over the classes that occur, in the labels or in what they are taken for.
+With other classes each pixel is classified as the most probable one. The IoU of a class is TP / (TP + FP + FN) of its
+pixels; the mean IoU is the mean over the classes that occur in labels or predictions.
 """
 import numpy as np
+
+from fcn8.data.classes import Road
 
 THRESHOLDS = 1024  # a power of two: 0.5 is among them, and a float32 times it is exact
 
 
+def scores_of(classes):
+    """Scores for data.classes.Classes, to which no picture has been added."""
+    return RoadScores() if isinstance(classes, Road) else ClassScores(classes.names)
+
+
 class RoadScores:
-    """The pixels that count, as histograms over their road probability: scores of parts add up, memory is constant.
+    """Histograms of the pixels over their road probability: the scores of parts add up, in constant memory.
 
     road, background: int64 [THRESHOLDS], by the label. Element k counts the pixels whose probability exceeds
     k / THRESHOLDS and does not exceed (k + 1) / THRESHOLDS; the first one has those of probability 0, too.
@@ -42,14 +50,14 @@ class RoadScores:
         """Count the pixels of some pictures.
 
         probability: float32 [...], of road, finite.
-        labels: bool [..., 2], one-hot (background, road); a pixel of which neither is set does not count.
+        labels: bool [..., 2], one-hot (background, road); an all-False pixel is ignored.
         """
         bins = np.clip(np.ceil(probability * np.float32(THRESHOLDS)).astype(np.int32) - 1, 0, THRESHOLDS - 1)
         self.background += np.bincount(bins[labels[..., 0]], minlength=THRESHOLDS)
         self.road += np.bincount(bins[labels[..., 1]], minlength=THRESHOLDS)
 
     def curves(self):
-        """{name: float [THRESHOLDS]} of what depends on the threshold, which rises from 0; nan where it is 0 / 0."""
+        """{name: float [THRESHOLDS]} of what depends on the threshold, which rises from 0; nan for 0 / 0."""
         true_positives, false_positives = (np.cumsum(counts[::-1])[::-1] for counts in (self.road, self.background))
         false_negatives = self.road.sum() - true_positives
         with np.errstate(invalid='ignore'):
@@ -64,7 +72,7 @@ class RoadScores:
                         self.road.sum() + self.background.sum())}
 
     def summary(self):
-        """{name: float between 0 and 1, or None where it is 0 / 0}.
+        """{name: float between 0 and 1, or None for 0 / 0}.
 
         road_iou and pixel_accuracy are those at 0.5, where the overlays change colour; precision, recall and the two
         rates those at `threshold`, the lowest at which F1 is max_f, as in the benchmark's tables.
@@ -88,10 +96,10 @@ class RoadScores:
 
 
 class ClassScores:
-    """The pixels that count, by their class and the one that they are taken for: scores of parts add up.
+    """The confusion matrix of some classes: the scores of parts add up.
 
     names: of the classes.
-    confusion: int64 [classes, classes], a row for each class of the labels.
+    confusion: int64 [classes, classes], the pixels by their label (rows) and prediction (columns).
     """
 
     def __init__(self, names, confusion=0):
@@ -105,14 +113,14 @@ class ClassScores:
         """Count the pixels of some pictures.
 
         probability: float32 [..., classes], finite.
-        labels: bool [..., classes], one-hot; a pixel of which none is set does not count.
+        labels: bool [..., classes], one-hot; an all-False pixel is ignored.
         """
         counts = labels.any(axis=-1)
         pairs = np.argmax(labels[counts], axis=-1) * len(self.names) + np.argmax(probability[counts], axis=-1)
         self.confusion += np.bincount(pairs, minlength=self.confusion.size).reshape(self.confusion.shape)
 
     def summary(self):
-        """{name: float between 0 and 1, or None where it is 0 / 0}: mean_iou, pixel_accuracy and iou/<class>."""
+        """{name: float between 0 and 1, or None for 0 / 0}: mean_iou, pixel_accuracy and iou/<class>."""
         correct = np.diag(self.confusion)
         with np.errstate(invalid='ignore'):
             ious = correct / (self.confusion.sum(axis=0) + self.confusion.sum(axis=1) - correct)
@@ -123,7 +131,7 @@ class ClassScores:
 
 
 def headline(summary):
-    """The two scores of a summary() that say most, {title: score}; the first is by which trainings are compared."""
+    """The two most telling scores of a summary(), {title: score}; the first decides which epoch is the best."""
     if 'road_iou' in summary:
         return {'road IoU': summary['road_iou'], 'MaxF': summary['max_f']}
     return {'mean IoU': summary['mean_iou'], 'accuracy': summary['pixel_accuracy']}
@@ -136,7 +144,7 @@ def format_headline(summary):
 
 
 def decisive(summary):
-    """The score by which trainings are compared: a float, or None."""
+    """The score that decides which epoch is the best: road IoU or mean IoU, a float or None."""
     return next(iter(headline(summary).values()))
 
 

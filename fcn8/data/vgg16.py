@@ -1,22 +1,57 @@
-"""Writes VGG-16 as the SavedModel that main.load_vgg reads: with the ImageNet weights of Keras, or slim for the demo.
+"""VGG-16 as a SavedModel: its check, and writing it with the ImageNet weights of Keras, or slim for the demo.
 
 Very Deep Convolutional Networks for Large-Scale Image Recognition, Simonyan and Zisserman, 2014,
 https://arxiv.org/abs/1409.1556. Its fully connected layers are convolutions here (7x7 and 1x1), so that a picture of
 any size goes through; names, tag and preprocessing are those of the published archive.
 """
+import contextlib
 import os
 
 import h5py
 import numpy as np
 
-import safety
-from tf1 import tf
+from fcn8.errors import UserError, is_out_of_memory, reason
+from fcn8.files import scratch_folder
+from fcn8.tf1 import tf
 
 CONVOLUTIONS_OF_BLOCK = (2, 2, 3, 3, 3)
 LAYERS = ['conv{}_{}'.format(block, number)
           for block, count in enumerate(CONVOLUTIONS_OF_BLOCK, start=1)
           for number in range(1, count + 1)] + ['fc6', 'fc7']
 MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet's pixels
+
+
+@contextlib.contextmanager
+def loading(path):
+    """Raise UserError instead of what a damaged or another SavedModel in the folder `path` makes TensorFlow raise."""
+    try:
+        yield
+    except KeyError as error:
+        raise _not_vgg(path, error.args[0].strip('".'))
+    except Exception as error:  # what damaged files make TensorFlow raise depends on where the damage is
+        if is_out_of_memory(error):
+            raise
+        raise _not_vgg(path, reason(error))
+
+
+def check(path, image_shape, tensors):
+    """Raise UserError unless the five tensors of main.load_vgg() are what the decoder needs.
+
+    path: of the SavedModel, for the message.
+    image_shape: (height, width) of the pictures in pixels.
+    """
+    height, width = image_shape
+    shapes = [[None, height, width, 3], []] + [[None, height // scale, width // scale, None] for scale in (8, 16, 32)]
+    for tensor, shape in zip(tensors, shapes):
+        if tensor.dtype != tf.float32 or not tensor.shape.is_compatible_with(shape):
+            raise _not_vgg(path, f'{tensor.op.name} is {tensor.dtype.name} {tensor.shape}, and not float32 {shape}')
+        if shape and (tensor.shape.ndims is None or tensor.shape.as_list()[-1] is None):
+            raise _not_vgg(path, f'the number of channels of {tensor.op.name} is unknown')
+
+
+def _not_vgg(path, problem):
+    return UserError(f'{path}: not the VGG-16 model, or damaged: {problem}. Move the folder away, and the next start '
+                     'downloads it again')
 
 
 def write_slim(path, seed, width=1 / 8):
@@ -82,14 +117,14 @@ def write(path, weights, seed=0):
             name, part = variable.op.name.split('/')
             value = weights[name][0 if part == 'filter' else 1]
             sess.run(variable.initializer, {variable.initial_value: value})
-        with safety.scratch_folder(os.path.dirname(os.path.abspath(path))) as scratch:
+        with scratch_folder(os.path.dirname(os.path.abspath(path))) as scratch:
             written = os.path.join(scratch, 'vgg')
             builder = tf.saved_model.builder.SavedModelBuilder(written)
             try:
                 builder.add_meta_graph_and_variables(sess, ['vgg16'])
                 builder.save()
             except tf.errors.OpError as error:
-                raise OSError('{}: cannot be written ({})'.format(path, safety.reason(error)))
+                raise OSError('{}: cannot be written ({})'.format(path, reason(error)))
             os.rename(written, path)
 
 

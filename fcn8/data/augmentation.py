@@ -1,40 +1,30 @@
-"""Variants of a picture and its label, so that a network sees more than was taken: the same road in another light."""
+"""Augmentation: each picture is mirrored, shifted, relit and shadowed at random, and its label with it."""
 import numpy as np
 
-SHIFT = 0.1  # of height and width, at most, in both directions
+SHIFT = 0.1  # of height and width, at most, in either direction
 BRIGHTNESS = 40  # of 255, at most, up or down
-CONTRAST = 0.3  # at most, more or less
+CONTRAST = 0.3  # at most, up or down
 SHADOW = 0.4, 0.8  # the share of the light that is left in a shadow
 
 
-def vary(picture, label, random):
-    """A variant: mirrored, shifted, in another light, with a shadow, each by chance.
+def augment(picture, label, random):
+    """A variant: mirrored, shifted, in another light, with a shadow, each at random.
 
     picture: uint8 [height, width, 3].
-    label: bool [height, width, 2], one-hot, where all False does not count.
-    random: np.random.RandomState, the only source of chance.
+    label: bool [height, width, classes], one-hot; an all-False pixel is ignored.
+    random: np.random.RandomState, the only source of randomness.
 
     Returns (picture, label) of the same shapes and types.
     """
-    if is_mirrored(random):
-        picture, label = mirror(picture), mirror(label)
+    if random.rand() < 0.5:
+        picture, label = picture[:, ::-1], label[:, ::-1]
     picture, label = shift(picture, label, random)
     picture = relight(picture, random)
     return (cast_shadow(picture, random) if random.rand() < 0.5 else picture), label
 
 
-def is_mirrored(random):
-    """Whether vary() mirrors with a RandomState of which nothing has been drawn yet."""
-    return random.rand() < 0.5
-
-
-def mirror(array):
-    """Left and right of [height, width, ...] exchanged."""
-    return array[:, ::-1]
-
-
 def shift(picture, label, random):
-    """Both moved together: what comes in at the edge repeats the picture's last pixels, and does not count."""
+    """Both moved together: what comes in at the edge repeats the picture's last pixels, and is ignored."""
     height, width = picture.shape[:2]
     down, right = (random.randint(-int(SHIFT * side), int(SHIFT * side) + 1) for side in (height, width))
     rows, columns = np.arange(height) - down, np.arange(width) - right
@@ -46,7 +36,7 @@ def shift(picture, label, random):
 
 
 def relight(picture, random):
-    """With another brightness and another contrast."""
+    """The picture with another brightness and another contrast."""
     contrast, brightness = 1 + random.uniform(-CONTRAST, CONTRAST), random.uniform(-BRIGHTNESS, BRIGHTNESS)
     middle = picture.mean()
     levels = (np.arange(256) - middle) * contrast + middle + brightness
@@ -54,7 +44,7 @@ def relight(picture, random):
 
 
 def cast_shadow(picture, random):
-    """With a shadow that goes from the upper to the lower edge, as one of a tree or a house does."""
+    """The picture with a shadow from the upper to the lower edge, like that of a tree or a house."""
     height, width = picture.shape[:2]
     down = np.linspace(0, 1, height)[:, np.newaxis]
     (left_above, right_above), (left_below, right_below) = np.sort(random.uniform(0, width, (2, 2)), axis=1)

@@ -1,6 +1,6 @@
-"""The page of a run, index.html: its settings, curves and scores, and all its overlays, in one file without links.
+"""The scores of a run and its page, index.html: settings, curves, scores and overlays in one file without links.
 
-page.html is its template.
+report.html is the template of the page.
 """
 import base64
 import html
@@ -10,65 +10,94 @@ import string
 import imageio.v2 as imageio
 import numpy as np
 
-import metrics
-import safety
+from fcn8.data import kitti
+from fcn8.files import written_whole
+from fcn8.results import metrics
 
-LARGEST = 1000  # pictures on a page
-TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
+MAX_PICTURES = 1000  # on a page
+TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'report.html')
 WIDTH, HEIGHT = 420, 220  # of a chart, with margins for the numbers
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 26, 24
 
 
-class Page:
-    """Collects the pictures of a run, and writes its page."""
+class Report:
+    """What a run has to show: scores by part, the pictures, and the page that has both.
 
-    def __init__(self):
+    folder: of the run; the page is its index.html.
+    classes: data.classes.Classes.
+    label_of: {path of a picture: path of its label}; pictures that have one are scored.
+    """
+
+    def __init__(self, folder, classes, label_of):
+        self.folder, self.classes, self._label_of = folder, classes, label_of
+        self._scores = {}  # {part: scores}
         self._sections = {}  # {title: [(score, name, HTML)]}
         self._left_out = 0
 
-    def add(self, section, name, photo, overlay, probability, score=None):
-        """Add a picture to the section of this title.
+    def add(self, path, picture, probability, part='test'):
+        """Score a picture, and add it to the page.
 
-        photo, overlay: uint8 [height, width, 3].
-        probability: what the network says, as a picture, uint8 [height, width] or [height, width, 3].
-        score: (title, value) of a picture that is scored; a section stands in this order, the worst first.
+        path: of the picture.
+        picture: uint8 [height, width, 3].
+        probability: what Classes.select() gives of it, float32 [height, width] or [height, width, classes].
+        part: 'test' or 'validation'.
         """
-        if sum(map(len, self._sections.values())) == LARGEST:
+        score = metrics.scores_of(self.classes)
+        if path in self._label_of:
+            score.add(probability, kitti.read_label(self._label_of[path], picture.shape[:2], self.classes))
+            self._scores[part] = self._scores.get(part, metrics.scores_of(self.classes)) + score
+        if sum(map(len, self._sections.values())) == MAX_PICTURES:
             self._left_out += 1
             return
-        note = '{} {:.3f}'.format(*score) if score else ''
-        images = ''.join(
-            '<img class="{}" {} width="{}" height="{}" alt="{}" src="{}">'.format(
-                view, 'loading="lazy"' if view == 'overlay' else 'hidden loading="lazy"', photo.shape[1],
-                photo.shape[0], view, _data_url(image))
-            for view, image in (('overlay', overlay), ('photo', photo), ('probability', probability)))
-        button = '<button class="picture" data-name="{0}" data-note="{1}">{2}{0} {1}</button>\n'.format(
-            html.escape(name), note, images)
-        self._sections.setdefault(section, []).append((score[1] if score else 2, name, button))
+        section = 'Validation, the worst first' if part == 'validation' else f'Test {kitti.category(path)}'
+        title, value = next(iter(metrics.headline(score.summary()).items()))
+        views = (('overlay', self.classes.paint(picture, probability)), ('photo', picture),
+                 ('probability', self.classes.draw(probability)))
+        entry = 2 if value is None else value, os.path.basename(path), _button(
+            os.path.basename(path), '' if value is None else f'{title} {value:.3f}', views)
+        self._sections.setdefault(section, []).append(entry)
 
-    def write(self, path, title, summary, settings, history, scores):
-        """Write the page, whole or not at all.
+    def format_scores(self):
+        """A table of the scores as text, empty without labels."""
+        scores = self._summaries()
+        return metrics.format_table(list(scores.items())) if scores else ''
+
+    def _summaries(self):
+        return {part: self._scores[part].summary() for part in ('validation', 'test') if part in self._scores}
+
+    def write(self, title, summary, settings, history):
+        """Write the page, whole or not at all; returns its path.
 
         title, summary: texts.
         settings: {name: value}.
-        history: recorder.Progress.history.
-        scores: {row: {column: a float, or None}}.
+        history: that of a training.callback.Callback.
 
-        Raises safety.UserError where it cannot be written.
+        Raises UserError if it cannot be written.
         """
         sections = ['<h2>{}</h2>\n<div class="pictures">\n{}</div>\n'.format(
             html.escape(name), ''.join(button for _, _, button in sorted(pictures)))
-                    for name, pictures in self._sections.items()]
+                    for name, pictures in sorted(self._sections.items(), reverse=True)]  # Validation first
         if self._left_out:
-            sections.append('<p>{} more pictures are in the folder of the run.</p>'.format(self._left_out))
+            sections.append(f'<p>{self._left_out} more pictures are in the folder of the run.</p>')
         with open(TEMPLATE, encoding='utf-8') as file:
             template = string.Template(file.read())
         text = template.substitute(
             title=html.escape(title), summary=html.escape(summary), charts=_charts(history),
-            scores=_score_table(scores), sections=''.join(sections),
-            settings=''.join(_row('td', name, value) for name, value in settings.items()))
-        with safety.written_whole(path) as file:
+            scores=_score_table({part: metrics.titled(summary) for part, summary in self._summaries().items()}),
+            sections=''.join(sections), settings=''.join(_row('td', name, value) for name, value in settings.items()))
+        path = os.path.join(self.folder, 'index.html')
+        with written_whole(path) as file:
             file.write(text.encode('utf-8', 'replace'))
+        return path
+
+
+def _button(name, note, views):
+    """The HTML of a picture, which shows the first of its views, [(name, uint8 picture)]."""
+    images = ''.join('<img class="{}" {}loading="lazy" width="{}" height="{}" alt="{}" src="{}">'.format(
+        view, 'hidden ' if number else '', image.shape[1], image.shape[0], view, _data_url(image))
+                     for number, (view, image) in enumerate(views))
+    return '<button class="picture" data-name="{0}" data-note="{1}">{2}{0} {1}</button>\n'.format(
+        html.escape(name), note, images)
 
 
 def _data_url(image):

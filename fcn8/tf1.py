@@ -1,8 +1,8 @@
-"""TensorFlow's 1.x interface, as `tf`, on TensorFlow 1.15 and on TensorFlow 2 alike, and without its chatter.
+"""TensorFlow's 1.x interface, as `tf`, in TensorFlow 1.15 and in TensorFlow 2, without the log lines.
 
-On 1.15 `tf` is the module that `import tensorflow as tf` gives; on 2.x it is tensorflow.compat.v1 with the graph mode
-of 1.x switched on. To see all that the C++ side has to say, and the whole trace of a failed import, set the environment
-variable TF_CPP_MIN_LOG_LEVEL to 0.
+In 1.15 `tf` is the module that `import tensorflow as tf` gives; in 2.x it is tensorflow.compat.v1 with the graph mode
+of 1.x switched on. To see all log lines, and the stack trace of a failed import, set the environment variable
+TF_CPP_MIN_LOG_LEVEL to 0.
 """
 import contextlib
 import importlib
@@ -13,10 +13,12 @@ import subprocess
 import sys
 import warnings
 
+from fcn8 import launcher  # noqa: F401: chooses this process's GPU, before TensorFlow looks for them
+
 NEEDED = ('Python 3.7 with TensorFlow 1.15.0, or Python 3.10 to 3.13 with TensorFlow 2.21, and the packages of '
           'requirements.txt: python -m pip install -r requirements.txt')
 
-# Information lines, and the two by which a machine without an NVIDIA driver says so: main.py says it in its own words.
+# Information lines, and the two by which a machine without an NVIDIA driver says so: device.py does that in a line.
 CHATTER = (r'WARNING: All log messages before absl::InitializeLog|I\d{4} |\S+ \S+: I '
            r'|.*Could not load dynamic library .libcuda\.so\.1.|.*failed call to cuInit: .*\(303\)')
 FILTER = """
@@ -30,11 +32,11 @@ for line in sys.stdin.buffer:
 
 @contextlib.contextmanager
 def _without_native_chatter():
-    """Show what the C++ side writes to stderr in the meantime without its chatter."""
+    """Filter the chatter out of what the C++ side writes to stderr in the meantime."""
     if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1') == '0':
         yield
         return
-    # A process of its own, so that the last words of an abort get through; its own session, out of Ctrl-C's way.
+    # A process of its own, so that the last lines before an abort get through; in its own session, which no Ctrl-C reaches.
     process = subprocess.Popen([sys.executable, '-c', FILTER, CHATTER], stdin=subprocess.PIPE, start_new_session=True)
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -60,8 +62,8 @@ def _import_tensorflow():
         if not tensorflow.__version__.startswith('1.'):
             tensorflow = importlib.import_module('tensorflow.compat.v1')
             tensorflow.disable_v2_behavior()
-        tensorflow.layers.conv2d  # loaded by its first use: a missing tf_keras is better found here
-        # The first look for a GPU writes to the log; here it is filtered.
+        getattr(tensorflow.layers, 'conv2d')  # loaded when first used: a missing tf_keras shows now
+        # TensorFlow logs its first search for a GPU: here that is filtered.
         tensorflow.config.experimental.list_physical_devices('GPU')
     return tensorflow
 
@@ -79,7 +81,7 @@ except Exception as error:  # a TensorFlow among the wrong packages fails with a
         problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
     else:
         problem = 'this is Python {}.{}'.format(*sys.version_info)
-    sys.stderr.write('error: what is needed cannot be imported: {}. Needed: {}\n'.format(problem, NEEDED))
+    sys.stderr.write('error: a package cannot be imported: {}. Needed: {}\n'.format(problem, NEEDED))
     sys.exit(2)
 finally:
     signal.signal(signal.SIGINT, _on_ctrl_c)

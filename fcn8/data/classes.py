@@ -1,36 +1,35 @@
-"""What a network tells apart: the classes, their colours in labels and overlays, and how they are scored.
+"""The classes that a network distinguishes, and their colours in labels and overlays.
 
-As published these are background and road, PUBLISHED; a Palette is read from a file.
+As published these are background and road, KITTI_ROAD; --classes reads others from a file.
 """
 import json
 
 import numpy as np
 from PIL import Image
 
-import metrics
-from safety import UserError, reason
+from fcn8.errors import UserError, reason
 
 BACKGROUND = (255, 0, 0)  # the colours of KITTI's labels, red green blue
 ROAD = (255, 0, 255)
-DOES_NOT_COUNT = (0, 0, 0)
+IGNORED = (0, 0, 0)
 
 ROAD_PAINT = (0, 255, 0)
 PAINT_ALPHA = 127
 
-LARGEST = 256  # classes of a palette
-SCORES = ('mean IoU', 'accuracy')  # columns of the table that also has one for each class
+MAX_CLASSES = 256
+SCORES = ('mean IoU', 'accuracy')  # columns of the table of scores, beside one for each class
 
 
-class Palette:
-    """Any classes; each pixel of an overlay is painted with the colour of its most probable class.
+class Classes:
+    """Any classes; each pixel of an overlay is painted in the colour of its most probable class.
 
-    classes: [(name, colour, counts)]: the colour (red, green, blue) stands for the class in labels; where counts is
-    false, its pixels are neither trained on nor scored.
+    classes: [(name, colour, counts)]: the colour (red, green, blue) marks the class in labels; where counts is false,
+    its pixels are ignored in training and scores.
 
     names: of the classes that count, in the order of the network's channels; len() is their number.
-    colours: of all, by which labels are read.
+    colours: {colour: name} of all.
 
-    A `probability` is, below, what probability() makes of the network's output: here it is float32 [..., classes].
+    `probability` below is what select() makes of the network's output: here float32 [..., classes].
     """
 
     output = 'class_probabilities'  # of the exported model
@@ -46,16 +45,12 @@ class Palette:
         return len(self.names)
 
     def one_hot(self, label):
-        """A label's colours, uint8 [height, width, 3], as bool [height, width, classes]; all False does not count."""
+        """A label's colours, uint8 [height, width, 3], as bool [height, width, classes]; all False is ignored."""
         return np.stack([is_colour(label, colour) for colour in self._counting], axis=-1)
 
-    def probability(self, softmax):
-        """What matters of the softmax, an array or tensor float32 [pixels, classes]."""
+    def select(self, softmax):
+        """The part of the softmax that is needed; an array or tensor, float32 [pixels, classes]."""
         return softmax
-
-    def scores(self):
-        """Scores to which nothing has been added."""
-        return metrics.ClassScores(self.names)
 
     def draw(self, probability):
         """The probability as a picture, uint8 [height, width, 3] or [height, width]."""
@@ -64,28 +59,21 @@ class Palette:
     mask = draw
 
     def paint(self, picture, probability):
-        """The overlay on a picture, uint8 [height, width, 3]."""
+        """The overlay of a picture, uint8 [height, width, 3]."""
         return np.asarray(Image.blend(Image.fromarray(picture), Image.fromarray(self.draw(probability)),
                                       PAINT_ALPHA / 255))
 
 
-class Road(Palette):
-    """Background and road, in KITTI's colours; road is painted green.
-
-    A `probability` is that of road, float32 [...].
-    """
+class Road(Classes):
+    """Background and road, in KITTI's colours; road is painted green. `probability` is that of road, float32 [...]."""
 
     output = 'road_probability'
 
     def __init__(self):
-        super().__init__([('background', BACKGROUND, True), ('road', ROAD, True),
-                          ('what does not count', DOES_NOT_COUNT, False)])
+        super().__init__([('background', BACKGROUND, True), ('road', ROAD, True), ('ignored', IGNORED, False)])
 
-    def probability(self, softmax):
+    def select(self, softmax):
         return softmax[:, 1]
-
-    def scores(self):
-        return metrics.RoadScores()
 
     def draw(self, probability):
         return np.rint(probability * 255).astype(np.uint8)
@@ -101,7 +89,7 @@ class Road(Palette):
         return np.asarray(image)
 
 
-PUBLISHED = Road()
+KITTI_ROAD = Road()
 
 
 def is_colour(picture, colour):
@@ -111,44 +99,46 @@ def is_colour(picture, colour):
 
 
 def read(path):
-    """The Palette of a JSON file, a list of such objects: {"name": "sky", "colour": [70, 130, 180], "counts": true}.
+    """The Classes of a JSON file, a list of such objects: {"name": "sky", "colour": [70, 130, 180], "counts": true}.
 
-    Raises UserError where it is none.
+    path: None stands for KITTI_ROAD.
+
+    Raises UserError if the file does not hold classes.
     """
+    if path is None:
+        return KITTI_ROAD
     try:
         with open(path, encoding='utf-8') as file:
             classes = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError('{}: cannot be read as JSON ({}). Mend it, or name another file'.format(
-            path, reason(error)))
-    if not isinstance(classes, list) or not 2 <= len(classes) <= LARGEST:
-        raise _no_palette(path, 'not a list of 2 to {} classes'.format(LARGEST))
+        raise UserError(f'{path}: cannot be read as JSON ({reason(error)}). Correct it, or name another file')
+    if not isinstance(classes, list) or not 2 <= len(classes) <= MAX_CLASSES:
+        raise _invalid(path, f'it is not a list of 2 to {MAX_CLASSES} classes')
     classes = [_read_class(path, number, entry) for number, entry in enumerate(classes, start=1)]
     for title, values in (('name', [name for name, _, _ in classes]), ('colour', [colour for _, colour, _ in classes])):
         for value in values:
             if values.count(value) > 1:
-                raise _no_palette(path, 'two classes have the {} {}'.format(title, value))
+                raise _invalid(path, f'two classes have the {title} {value}')
     if sum(counts for _, _, counts in classes) < 2:
-        raise _no_palette(path, 'fewer than two of its classes count')
-    return Palette(classes)
+        raise _invalid(path, 'fewer than two of its classes count')
+    return Classes(classes)
 
 
 def _read_class(path, number, entry):
     if not isinstance(entry, dict) or not {'name', 'colour'} <= set(entry) <= {'name', 'colour', 'counts'}:
-        raise _no_palette(path, 'class {} is not an object of "name", "colour" and, if it is false, "counts"'.format(
-            number))
+        raise _invalid(path, f'class {number} is not an object with "name", "colour" and, to ignore it, "counts": false')
     name, colour, counts = entry['name'], entry['colour'], entry.get('counts', True)
     if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
-        raise _no_palette(path, 'the name of class {} is not a line of text'.format(number))
+        raise _invalid(path, f'the name of class {number} is not a line of text')
     if name in SCORES:
-        raise _no_palette(path, '{} is the name of a score'.format(name))
+        raise _invalid(path, f'{name} is the name of a score')
     if not (isinstance(colour, list) and len(colour) == 3 and
             all(type(value) is int and 0 <= value <= 255 for value in colour)):
-        raise _no_palette(path, 'the colour of {} is not [red, green, blue], each from 0 to 255'.format(name))
+        raise _invalid(path, f'the colour of {name} is not [red, green, blue], each from 0 to 255')
     if not isinstance(counts, bool):
-        raise _no_palette(path, '"counts" of {} is neither true nor false'.format(name))
+        raise _invalid(path, f'"counts" of {name} is neither true nor false')
     return name, tuple(colour), counts
 
 
-def _no_palette(path, problem):
-    return UserError('{}: no palette: {}. For an example see demo-classes.json'.format(path, problem))
+def _invalid(path, problem):
+    return UserError(f'{path}: not a file of classes: {problem}. docs/guide.md has an example')

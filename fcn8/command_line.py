@@ -1,0 +1,144 @@
+"""The command line: parsed before TensorFlow is loaded, so that help and mistakes show at once, and carried out."""
+import argparse
+import dataclasses
+import os
+import sys
+
+from fcn8 import errors, launcher, settings
+from fcn8.errors import UserError
+from fcn8.settings import Settings, option_name
+
+VERSION = '1.0'
+
+# What --demo sets where the user does not, so that two minutes on two cores are enough
+DEMO_SETTINGS = dict(epochs=10, batch_size=1)
+
+# Options that take all settings from a run, and the other options that each of them may have
+MODES = {'resume': {'epochs', 'data_dir', 'classes'}, 'predict': {'model', 'save_masks'}, 'evaluate': {'model'}}
+
+
+def _make_parser():
+    parser = argparse.ArgumentParser(description='Train FCN-8 on VGG-16 with KITTI and paint the road on the test pictures.',
+                                     argument_default=argparse.SUPPRESS)
+    parser.add_argument('--version', action='version', version='FCN-8 road segmentation ' + VERSION)
+    parser.add_argument('--debug', action='store_true', help='show where in the program an error has occurred')
+    groups = {name: parser.add_argument_group(name) for name in ('data', 'training', 'results')}
+    groups['data'].add_argument(
+        '--demo', action='store_true',
+        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no GPU; sets --epochs '
+             '{epochs} --batch-size {batch_size} where you do not'.format(**DEMO_SETTINGS))
+    for field in dataclasses.fields(Settings):
+        kind, text = field.metadata['kind'], field.metadata['help']
+        if kind is settings.FLAG:
+            arguments = dict(action='store_true', help=text)
+        else:
+            shown = ' '.join(map(str, field.default)) if kind is settings.SIDE else field.default
+            arguments = dict(type=_parser_of(kind), metavar=kind.metavar, nargs=2 if kind is settings.SIDE else None,
+                             help=text if field.default is None else f'{text} (default: {shown})')
+        groups[field.metadata['group']].add_argument(option_name(field), **arguments)
+    for name, metavar, text in (
+            ('--predict', 'PATH', 'paint the road on a picture, the pictures of a folder or a video, with the model of '
+                                  '--model'),
+            ('--evaluate', 'FOLDER', "score the model of --model on a folder in KITTI's layout, of image_2 and "
+                                     'gt_image_2'),
+            ('--model', 'RUN', 'folder of the run, runs/<time>, that trained the model')):
+        groups['results'].add_argument(name, metavar=metavar, help=text)
+    groups['results'].add_argument('--save-masks', action='store_true',
+                                   help='with --predict: write the road white on black, too')
+    parser.error = lambda message: parser.exit(2, f'error: {message}. For the options see --help\n')
+    return parser
+
+
+def _parser_of(kind):
+    def parse(text):
+        try:
+            return kind.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error))
+    return parse
+
+
+def parse(arguments=None):
+    """The command line as an argparse.Namespace; mistakes end the program in one line and exit status 2.
+
+    arguments: list of texts, by default sys.argv[1:].
+
+    The Namespace has: settings, the Settings of a training, None where a model is used; debug, demo, save_masks,
+    flags; predict, evaluate, model, texts or None.
+    """
+    parser = _make_parser()
+    given = vars(parser.parse_args(arguments))
+    names = set(given)
+    for mode, others in MODES.items():
+        if mode in names:
+            for name in sorted(names - others - {mode, 'debug'}):
+                parser.error('--{} takes all settings from the run: leave out --{}'.format(mode, name.replace('_', '-')))
+    if launcher.SIZE > 1 and {'predict', 'evaluate'} & names:
+        parser.error('--predict and --evaluate are for one process: start it without horovodrun')
+    if 'save_masks' in names and 'predict' not in names:
+        parser.error('--save-masks goes with --predict PATH')
+    if ('model' in names) != bool({'predict', 'evaluate'} & names):
+        parser.error('--model RUN goes with --predict PATH or --evaluate FOLDER, and each of them with it')
+    options = argparse.Namespace(settings=None, **{name: given.pop(name, default) for name, default in (
+        ('debug', False), ('demo', False), ('save_masks', False), ('predict', None), ('evaluate', None),
+        ('model', None))})
+    try:
+        if options.model is not None:
+            options.model = _folder_of_run(options.model)
+        elif 'resume' in given:
+            options.settings = settings.resumed(_folder_of_run(given.pop('resume')), given)
+        else:
+            options.settings = Settings(**dict(DEMO_SETTINGS if options.demo else {}, **given))
+    except UserError as error:
+        parser.exit(2, 'error: {}\n'.format(' '.join(str(error).splitlines())))
+    return options
+
+
+def _folder_of_run(path):
+    """The folder that a link like runs/latest leads to: the link leads elsewhere as soon as another run begins."""
+    path = os.path.normpath(path)
+    if os.path.islink(path):
+        path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+    try:
+        return settings.FOLDER.check(path)
+    except ValueError as error:
+        raise UserError(str(error))
+
+
+def execute(options, run):
+    """Do what the command line asks for; errors end the program in one line.
+
+    options: of parse().
+    run: main.run.
+    """
+    if hasattr(sys.stdout, 'reconfigure'):
+        # So that the lines of a long run reach a log file as they come, whatever its encoding.
+        sys.stdout.reconfigure(line_buffering=True, errors='backslashreplace')
+    with errors.in_one_line(_out_of_memory_hint(options.settings), options.debug):
+        if options.predict is not None:
+            from fcn8.results.predict import predict
+            predict(options.predict, options.model, options.save_masks)
+        elif options.evaluate is not None:
+            from fcn8.results.evaluate import evaluate
+            evaluate(options.evaluate, options.model)
+        elif options.demo:
+            from fcn8.data import demo
+            run(dataclasses.replace(options.settings, data_dir=demo.prepare(options.settings)))
+        else:
+            run(options.settings)
+
+
+def _out_of_memory_hint(its_settings):
+    """The options that would lower the use of memory, as text.
+
+    its_settings: Settings of a training, None where a model is used.
+    """
+    if its_settings is None:
+        return 'smaller pictures, or a device with more memory'
+    if its_settings.resume:
+        return 'a new run with a smaller --batch-size'
+    default_shape = Settings().image_shape
+    return ' or '.join(option for option, can_help in (
+        ('a smaller --batch-size', its_settings.batch_size > 1),
+        ('a smaller --image-shape', its_settings.image_shape != default_shape), ('--amp', not its_settings.amp),
+        ('--freeze-encoder', not its_settings.freeze_encoder)) if can_help) or 'a device with more memory'

@@ -1,0 +1,30 @@
+"""The demo: scenes drawn on the spot and a slim VGG-16, so that the program runs before any data is at hand."""
+import os
+
+from fcn8.data import scenes, vgg16
+
+TRAINING, TESTING = 60, 24  # numbers of scenes
+
+
+def prepare(settings):
+    """Draw the scenes and write the VGG-16, unless they are there; with --classes the labels are those of the classes.
+
+    settings: settings.Settings.
+
+    Returns their folder, a data_dir: data_dir/demo, or with other classes or another seed data_dir/demo-classes-<seed>.
+    """
+    with_classes = settings.classes is not None
+    folder = os.path.join(settings.data_dir, 'demo' + '-classes' * with_classes + (
+        f'-{settings.seed}' if settings.seed else ''))
+    os.makedirs(folder, exist_ok=True)
+    for name, write in (
+            ('data_road', lambda path: scenes.write_scenes(path, settings.seed, TRAINING, TESTING, with_classes)),
+            ('vgg', lambda path: vgg16.write_slim(path, settings.seed))):
+        path = os.path.join(folder, name)
+        try:
+            if not os.path.exists(path):
+                write(path)
+        except OSError:
+            if not os.path.exists(path):  # otherwise another run was faster, and wrote the same
+                raise
+    return folder

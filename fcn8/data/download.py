@@ -1,0 +1,192 @@
+"""Fetches VGG-16 and the KITTI road set: whole or not at all, and going on where a server cuts off.
+
+By hand: of the well-kept libraries none resumes a download across two starts of the program.
+"""
+import errno
+import http.client
+import os
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+
+from tqdm.utils import CallbackIOWrapper
+
+from fcn8 import progress
+from fcn8.data import vgg16
+from fcn8.errors import UserError
+from fcn8.files import check_space, locked, scratch_folder
+
+VGG_URL = 'https://s3-us-west-1.amazonaws.com/udacity-selfdrivingcar/vgg.zip'
+KERAS_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16/'
+             'vgg16_weights_tf_dim_ordering_tf_kernels.h5')
+KITTI_URL = 'https://s3.eu-central-1.amazonaws.com/avg-kitti/data_road.zip'
+TRIES = 3
+FAILURES = (OSError, http.client.HTTPException, zipfile.BadZipFile)
+
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+UNPACKED_MB = 4096  # the most that an archive may unpack to: several times the size of VGG-16 and KITTI
+
+
+def fetch_vgg(data_dir):
+    """Put the pre-trained VGG-16 into data_dir/vgg, unless a usable model is there.
+
+    If the published archive cannot be fetched, the model is built from Keras's ImageNet weights.
+
+    Raises UserError if both fail, and if data_dir/vgg holds something else.
+    """
+    vgg_path = os.path.join(data_dir, 'vgg')
+
+    def fetch():
+        try:
+            _fetch_archive(VGG_URL, data_dir, 'vgg')
+        except FAILURES as error:
+            print(f'{VGG_URL}: {error}. Building VGG-16 from the ImageNet weights of Keras instead.')
+            weights_file = os.path.join(data_dir, 'vgg16_weights.h5')
+            try:
+                _download(KERAS_URL, weights_file)
+                vgg16.write_from_keras(vgg_path, weights_file)
+            except (OSError, http.client.HTTPException, ValueError) as second_error:
+                _remove(weights_file)
+                raise UserError(
+                    f'VGG-16 can be downloaded neither from {VGG_URL} ({error}) nor from {KERAS_URL} ({second_error}). '
+                    f'Unpack vgg.zip to {vgg_path} by hand, or try `python main.py --demo`, which needs neither')
+            _remove(weights_file)
+            _remove(os.path.join(data_dir, 'vgg.zip.part'))  # of the archive, which is not needed any more
+
+    _once(fetch, vgg_path, ('saved_model.pb', 'variables/variables.index', 'variables/variables.data-00000-of-00001'))
+
+
+def fetch_kitti_road(data_dir):
+    """Put the KITTI road set into data_dir/data_road, unless it is there.
+
+    Raises UserError if it cannot be downloaded, and if data_dir/data_road holds something else.
+    """
+    data_road = os.path.join(data_dir, 'data_road')
+
+    def fetch():
+        print('KITTI road set of www.cvlibs.net/datasets/kitti, licence CC BY-NC-SA 3.0: not for commercial use')
+        try:
+            _fetch_archive(KITTI_URL, data_dir, 'data_road')
+        except FAILURES as error:
+            raise UserError(
+                f'the KITTI road set cannot be downloaded from {KITTI_URL} ({error}). Unpack data_road.zip of '
+                f'www.cvlibs.net/datasets/kitti to {data_road} by hand, or try `python main.py --demo`, which needs no '
+                'data')
+
+    _once(fetch, data_road, ('training/image_2', 'training/gt_image_2', 'testing/image_2'))
+
+
+def _once(fetch, folder, parts):
+    """Fetch unless `folder` has all its parts; of several processes one does so, while the others wait."""
+    if _is_missing(folder, parts):
+        with locked(os.path.dirname(folder), wait=True):
+            if _is_missing(folder, parts):
+                fetch()
+
+
+def _is_missing(folder, parts):
+    """False if `folder` has all its parts, True if it is missing or empty; any other folder is left alone."""
+    data_dir = os.path.dirname(folder)
+    if not os.path.isdir(data_dir):
+        raise UserError(f'{data_dir}: no such folder; create it, or name another with --data-dir')
+    if not os.path.lexists(folder) or os.path.isdir(folder) and not os.listdir(folder):
+        return True
+    for part in parts:
+        if not os.path.exists(os.path.join(folder, part)):
+            raise UserError(f'{folder}: {part} is missing. Complete the folder, or move it away, and the next start '
+                            'downloads it again')
+    return False
+
+
+def _fetch_archive(url, data_dir, name):
+    """Download the zip archive at `url` and put its folder `name` into data_dir/name, whole or not at all.
+
+    Raises one of FAILURES. What was downloaded is kept for the next start, unless it is no such zip.
+    """
+    archive = os.path.join(data_dir, name + '.zip')
+    if not os.path.exists(archive):
+        _download(url, archive)
+    try:
+        with scratch_folder(data_dir) as scratch:
+            _unpack(archive, scratch)
+            if not os.path.isdir(os.path.join(scratch, name)):
+                raise zipfile.BadZipFile(f'the archive holds no folder {name}')
+            os.rename(os.path.join(scratch, name), os.path.join(data_dir, name))
+    except zipfile.BadZipFile:
+        os.remove(archive)
+        raise
+    os.remove(archive)
+
+
+def _unpack(archive, folder):
+    """Unpack the zip archive, which zipfile keeps inside the folder; BadZipFile if it is damaged or too large."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            members = file.infolist()
+            size = sum(member.file_size for member in members)
+            if size > UNPACKED_MB * 1e6:
+                raise zipfile.BadZipFile(f'the archive would unpack to {size / 1e6:,.0f} MB, more than the limit of '
+                                         f'{UNPACKED_MB:,} MB')
+            check_space(folder, size, 'the archive unpacks to')
+            for member in progress.bar(members, desc='Unpack', unit='file', leave=False):
+                file.extract(member, folder)
+    except (zipfile.BadZipFile, UserError):
+        raise
+    except Exception as error:  # what a damaged archive raises depends on where the damage is
+        if getattr(error, 'errno', None) in CANNOT_WRITE:
+            raise
+        raise zipfile.BadZipFile(str(error))
+
+
+def _download(url, path):
+    """Download `url` to `path` through path + '.part', which this and later calls continue where a server cuts off."""
+    part = path + '.part'
+    for remaining in reversed(range(TRIES)):
+        total = _download_part(url, part)
+        if total is None or os.path.getsize(part) == total:
+            os.replace(part, path)
+            return
+        message = f'cut off after {os.path.getsize(part):,} of {total:,} bytes'
+        if os.path.getsize(part) > total:
+            os.remove(part)
+        if not remaining:
+            raise OSError(message + '; the next start goes on from there')
+
+
+def _download_part(url, part):
+    """Download the rest of `part`; returns the size of the whole in bytes, None if the server does not tell."""
+    # From the last byte that is there, not from the one behind it: of a complete file that would be an error.
+    start = max(os.path.getsize(part) - 1, 0) if os.path.exists(part) else 0
+    request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'} if start else {})
+    try:
+        response = urllib.request.build_opener(_NoRedirectToHttp).open(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if start and error.code == 416:  # the server's file is shorter than what is here
+            os.remove(part)
+        raise
+    with response:
+        if response.status != 206:
+            start = 0
+        total = start + response.length if response.length is not None else None
+        check_space(os.path.dirname(part), response.length or 0, f'{url} has')
+        with open(part, 'r+b' if start else 'wb') as file, progress.bar(
+                total=total, initial=start, desc=os.path.basename(part)[:-5], unit='B', unit_scale=True,
+                unit_divisor=1024, miniters=1) as bar:
+            file.seek(start)
+            shutil.copyfileobj(response, CallbackIOWrapper(bar.update, file, 'write'), 1 << 20)
+    return total
+
+
+class _NoRedirectToHttp(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect, but not from https to anything else."""
+
+    def redirect_request(self, request, file, code, message, headers, new_url):
+        if request.type == 'https' and not new_url.lower().startswith('https:'):
+            raise urllib.error.URLError(f'the server redirects to {new_url}, which is not https')
+        return super().redirect_request(request, file, code, message, headers, new_url)
+
+
+def _remove(path):
+    if os.path.exists(path):
+        os.remove(path)

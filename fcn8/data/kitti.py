@@ -1,0 +1,219 @@
+"""The KITTI road set, and other folders in its layout: pictures paired with labels, in batches.
+
+A folder has image_2/um_000003.png, whose label is gt_image_2/um_road_000003.png; `um` is the picture's category.
+"""
+import functools
+import os
+
+import numpy as np
+from PIL import Image
+
+from fcn8 import launcher, progress
+from fcn8.data import augmentation, images
+from fcn8.data.classes import KITTI_ROAD, is_colour
+from fcn8.errors import UserError
+from fcn8.files import stem
+
+CACHE_MB = 1024  # of resized pictures and labels that stay in memory: 2300 of KITTI's
+INFERENCE_BATCH = 8  # pictures that go through the network at once
+
+
+def list_pictures(data_folder):
+    """The paths of the pictures of a folder in KITTI's layout, sorted; UserError if there are none."""
+    return images.list_pictures(os.path.join(data_folder, 'image_2'))
+
+
+def category(path):
+    """The category of a picture: `um` of .../um_000003.png."""
+    return stem(path).rpartition('_')[0]
+
+
+def pair_with_labels(data_folder):
+    """The (picture, label) paths of a folder in KITTI's layout.
+
+    Raises UserError if a label is missing, if a pair differs in size, and if one of them is cut off.
+    """
+    label_folder = os.path.join(data_folder, 'gt_image_2')
+    label_of = {'_'.join(stem(path).rsplit('_road_', 1)): path
+                for path in images.list_files(label_folder, r'_road_.*\.png$')}
+    pairs = []
+    for picture in list_pictures(data_folder):
+        label = label_of.get(stem(picture))
+        if label is None:
+            name, underscore, number = stem(picture).rpartition('_')
+            if not underscore:
+                raise UserError(f'{picture}: its name must have the form um_000003, with the label um_road_000003.png')
+            raise UserError(f'{picture}: its label {name}_road_{number}.png is missing in {label_folder}. Add it, or '
+                            'remove this picture')
+        pairs.append((picture, label))
+    images.run_all(_compare_sizes, pairs, 'Check sizes')
+    return pairs
+
+
+def _compare_sizes(pair):
+    size, label_size = map(images.size_of, pair)
+    if size != label_size:
+        raise UserError('{}: the label has {}x{} pixels, its picture {}x{}. Make them one size'.format(
+            pair[1], *label_size, *size))
+
+
+def read_label(path, image_shape=None, classes=KITTI_ROAD):
+    """The label as bool [height, width, classes], one-hot; an all-False pixel is ignored.
+
+    image_shape: (height, width) to which it is resized, if any.
+    classes: the Classes whose colours it has.
+
+    Raises UserError if it has another colour.
+    """
+    with images.opened(path) as image:
+        image = image.convert('RGB')
+    found = image.getcolors(len(classes.colours))  # None: there are more
+    if not found or not {colour for _, colour in found} <= set(classes.colours):
+        raise _unknown_colours(path, np.asarray(image), classes)
+    if image_shape:
+        image = image.resize(image_shape[::-1], Image.NEAREST)  # a blend of two colours would be a third
+    return classes.one_hot(np.asarray(image))
+
+
+def _unknown_colours(path, label, classes):
+    known = np.logical_or.reduce([is_colour(label, colour) for colour in classes.colours])
+    row, column = np.argwhere(~known)[0]
+    return UserError('{}: unknown colour {} in row {}, column {}, and {} more such pixels. The colours of labels are {}. '
+                     'Correct the label, or name its colours with --classes'.format(
+                         path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known) - 1,
+                         ', '.join(f'{name} {colour}' for colour, name in classes.colours.items())))
+
+
+def read_batches(paths, image_shape, share=(0, 1)):
+    """Yield the pictures, in order and in batches, uint8 [n, height, width, 3], resized to image_shape.
+
+    share: (rank, size) of the processes that take turns. All get as many batches: the last may have no picture.
+    """
+    def read(start):
+        pictures = [images.read_picture(path, image_shape) for path in paths[start:start + INFERENCE_BATCH]]
+        return np.array(pictures, np.uint8).reshape((-1,) + tuple(image_shape) + (3,))
+
+    step = INFERENCE_BATCH * share[1]
+    return images.in_order(read, range(INFERENCE_BATCH * share[0], -(-len(paths) // step) * step, step))
+
+
+class Batches:
+    """The function get_batches_fn of a folder in KITTI's layout, and all that is known about that folder.
+
+    get_batches_fn(batch_size) is an iterator over one epoch in a new order: (images, labels), images uint8
+    [n, height, width, 3], labels bool [n, height, width, classes], one-hot, as published (background, road); an
+    all-False pixel is ignored. The last batch is as short as it comes.
+
+    If several processes train together, each gets its own equal share of one order. So up to one picture less than
+    there are processes may be left out of an epoch, others in each.
+
+    Its arguments are those of helper.gen_batch_function().
+
+    pairs: the (picture, label) paths of the folder.
+    pictures: number of pictures of an epoch, in all processes.
+    validation_pictures, validation_share: the paths of the pictures that are not trained on, and this process's share.
+    image_shape, classes: as given.
+    features: set to a tuple of arrays with a row for each of `pairs`, it makes the batches hold tuples of such rows in
+    the place of images.
+    """
+
+    def __init__(self, data_folder, image_shape, seed=None, cache_mb=CACHE_MB, validation=0., augment=False,
+                 classes=KITTI_ROAD):
+        self.image_shape, self.classes, self.pairs = tuple(image_shape), classes, pair_with_labels(data_folder)
+        self._seed, self._augment = np.random.randint(2 ** 31) if seed is None else seed, augment
+        self._cache, self.features = {}, None
+        self._cached_pairs = cache_mb * 2 ** 20 // (image_shape[0] * image_shape[1] * (3 + len(classes)))
+        chosen = choose_validation([picture for picture, _ in self.pairs], validation, seed)
+        self._validation, self._training = chosen[launcher.RANK::launcher.SIZE], np.setdiff1d(
+            np.arange(len(self.pairs)), chosen)
+        self.validation_pictures = [self.pairs[index][0] for index in chosen]
+        self.validation_share = [self.pairs[index][0] for index in self._validation]
+        self.pictures = len(self._training) // launcher.SIZE * launcher.SIZE
+        if not self.pictures:
+            raise UserError(f'{data_folder}: {len(self._training)} pictures are too few for {launcher.SIZE} processes. '
+                            'Start fewer')
+        self._random = np.random.RandomState(self._seed)
+        self._epoch = self._skipped = 0  # the next epoch, and how many of its pictures are left out
+        images.run_all(self._read, images.sample(len(self.pairs)), 'Read pictures')  # so that errors show now
+        self._check_classes(data_folder)
+
+    def __call__(self, batch_size):
+        order = self._random.permutation(self._training)[self._skipped:self.pictures]
+        order = order[:len(order) // launcher.SIZE * launcher.SIZE][launcher.RANK::launcher.SIZE]
+        make = functools.partial(self._batch, augment_in_epoch=self._epoch if self._augment else None)
+        self._epoch, self._skipped = self._epoch + 1, 0
+        return self._in_order(make, order, batch_size)
+
+    def skip(self, epochs, pictures):
+        """Leave out so many epochs, and so many pictures of the one after them."""
+        for _ in range(epochs):
+            self._random.permutation(self._training)
+        self._epoch, self._skipped = self._epoch + epochs, pictures
+
+    def validation_batches(self):
+        """An iterator over this process's share of the validation pictures, in their order, not augmented."""
+        return self._in_order(self._batch, self._validation, INFERENCE_BATCH)
+
+    def _in_order(self, make, indices, batch_size):
+        batches = [indices[start:start + batch_size] for start in range(0, len(indices), batch_size)]
+        if self.features is not None:
+            return images.in_order(make, batches, threads=1)  # more would not copy faster, but take more memory
+        # What is in memory already is copied faster than a thread is asked for it.
+        work = self._augment or len(self._cache) < len(self.pairs)
+        return (images.in_order if work else map)(make, batches)
+
+    def _batch(self, indices, augment_in_epoch=None):
+        """The (images or rows of features, labels) at these indices."""
+        if self.features is not None:
+            labels = np.array([self._read_label(index) for index in indices])
+            return tuple(rows[indices] for rows in self.features), labels
+        pairs = [self._read(index) for index in indices]
+        if augment_in_epoch is not None:
+            pairs = [augmentation.augment(*pair, np.random.RandomState((self._seed, augment_in_epoch, index)))
+                     for pair, index in zip(pairs, indices)]
+        return tuple(map(np.array, zip(*pairs)))
+
+    def _read(self, index):
+        if index in self._cache:
+            return self._cache[index]
+        picture, label = self.pairs[index]
+        pair = images.read_picture(picture, self.image_shape), read_label(label, self.image_shape, self.classes)
+        if index < self._cached_pairs:
+            self._cache[index] = pair
+        return pair
+
+    def _read_label(self, index):
+        if index in self._cache:
+            return self._cache[index][1]
+        return read_label(self.pairs[index][1], self.image_shape, self.classes)
+
+    def _check_classes(self, data_folder):
+        """Raises UserError unless two classes are in the training labels; it reads as many as that takes."""
+        found = np.zeros(len(self.classes), bool)
+        labels = images.in_order(self._read_label, self._training)
+        for label in progress.bar(labels, desc='Check classes', total=len(self._training), unit='label', leave=False,
+                                  delay=1):
+            found |= label.any(axis=(0, 1))
+            if np.count_nonzero(found) > 1:
+                return
+        raise UserError('{}: the labels together need at least two of the classes {}'.format(
+            os.path.join(data_folder, 'gt_image_2'), ', '.join(
+                f'{name} {colour}' for colour, name in self.classes.colours.items() if name in self.classes.names)))
+
+
+def choose_validation(paths, share, seed):
+    """Choose the pictures that are not trained on: that share of each category, rounded.
+
+    Returns their indices, int [pictures], sorted.
+
+    Raises UserError if a share above 0 means none of the pictures, or all of them.
+    """
+    random = np.random.RandomState(seed)
+    categories = np.array([category(path) for path in paths])
+    chosen = np.sort(np.concatenate([
+        random.permutation(np.flatnonzero(categories == name))[:int(share * count + 0.5)]
+        for name, count in zip(*np.unique(categories, return_counts=True))]))
+    if share and not 0 < len(chosen) < len(paths):
+        raise UserError('--validation {}: by category that is {} of the {} pictures. Try another share, or more '
+                        'pictures'.format(share, 'all' if len(chosen) else 'none', len(paths)))
+    return chosen

@@ -1,0 +1,56 @@
+"""What there is to compute with: a GPU or the CPU, and in which precision."""
+from fcn8.tf1 import tf  # first: it prepares the import of TensorFlow
+
+from tensorflow.python.client import device_lib
+
+# Height and width in pixels. Where fewer than four pixels are left for a 7x7 kernel, parts of it are never used, and in
+# bfloat16 TensorFlow leaves their gradients unset: what lies in the memory may be nan.
+MIN_SIZE_FOR_BFLOAT16 = 128
+
+
+def choose_precision(amp, image_shape):
+    """'float32', or with amp the mixed precision that the device has: 'float16' or 'bfloat16'.
+
+    image_shape: (height, width) of the network's input in pixels.
+    """
+    if not amp:
+        return 'float32'
+    gpu = tf.config.experimental.list_physical_devices('GPU')
+    if gpu and tf.test.is_gpu_available(min_cuda_compute_capability=(7, 0)):
+        return 'float16'
+    if gpu or not cpu_has_bfloat16() or tf.__version__.startswith('1.'):
+        print('--amp has no effect: it needs a GPU with tensor cores, or a CPU with bfloat16 and TensorFlow 2')
+        return 'float32'
+    if min(image_shape) < MIN_SIZE_FOR_BFLOAT16:
+        print(f'--amp has no effect: on a CPU it needs an --image-shape of at least {MIN_SIZE_FOR_BFLOAT16} pixels in '
+              'height and width')
+        return 'float32'
+    return 'bfloat16'
+
+
+def session_config(precision='float32'):
+    """The tf.ConfigProto of a session in this precision: TensorFlow rewrites its graphs."""
+    config = tf.ConfigProto()
+    rewriter = config.graph_options.rewrite_options
+    if precision == 'float16':
+        rewriter.auto_mixed_precision = rewriter.ON
+    if precision == 'bfloat16':
+        rewriter.auto_mixed_precision_onednn_bfloat16 = rewriter.ON
+    return config
+
+
+def cpu_has_bfloat16():
+    """Whether the CPU multiplies bfloat16 in hardware; False where the system does not tell."""
+    try:
+        with open('/proc/cpuinfo') as file:
+            return 'avx512_bf16' in file.read()
+    except OSError:
+        return False
+
+
+def gpu_name():
+    """The name of the GPU that is used, None without one."""
+    if not tf.config.experimental.list_physical_devices('GPU'):
+        return None
+    return next(device.physical_device_desc for device in device_lib.list_local_devices()
+                if device.device_type == 'GPU')

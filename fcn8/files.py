@@ -1,0 +1,112 @@
+"""Files that are whole or not there at all: written beside and renamed, in scratch folders, under locks."""
+import contextlib
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+
+from fcn8.errors import UserError
+
+SCRATCH = '.fcn8-scratch-'
+SCRATCH_AGE = 60  # seconds
+LOCK = '.fcn8-lock'
+
+
+def stem(path):
+    """The name of a file without its extension."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """Yield a binary file beside `path` that takes its place in the end, or leaves nothing behind.
+
+    Raises UserError if it cannot be written.
+    """
+    part = path + '.part'
+    try:
+        with open(part, 'wb') as file:
+            yield file
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written ({error.strerror or error}). Free some disk space, and make the '
+                        'folder writable')
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(part)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder):
+    """Yield a new folder inside `folder`, for files that are renamed once they are complete; removed in the end.
+
+    Scratch folders that killed processes have left there are removed, too.
+    """
+    for path in glob.glob(os.path.join(glob.escape(folder), SCRATCH + '*')):
+        with contextlib.suppress(OSError):  # another process removes it, or still works in it
+            # A young one may belong to a process that is about to lock it.
+            if time.time() - os.path.getmtime(path) > SCRATCH_AGE:
+                with locked(path) as certain:
+                    if certain:
+                        shutil.rmtree(path)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as path, locked(path):
+        yield path
+
+
+@contextlib.contextmanager
+def locked(folder, wait=False):
+    """Hold the lock of a folder; yields whether it is certain, as some file systems have no locks.
+
+    wait: until another process has given it up; otherwise a BlockingIOError is raised if there is one.
+    """
+    # A file opened for writing: over NFS an exclusive lock can be had on nothing else.
+    descriptor = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            certain = True
+        except BlockingIOError:
+            raise
+        except OSError:
+            certain = False
+        yield certain
+    finally:
+        os.close(descriptor)
+
+
+def check_space(folder, size, purpose):
+    """Raise UserError unless the disk of `folder` has `size` bytes left for that purpose."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise UserError(f'{folder}: {free / 1e6:,.1f} MB are free, and {purpose} {size / 1e6:,.1f} MB. Free some disk '
+                        'space, or use a folder on another disk')
+
+
+def sync(path):
+    """Flush a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path):
+    """The JSON object in a file; raises OSError or ValueError."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+    except RecursionError as error:
+        raise ValueError(error)
+    if not isinstance(content, dict):
+        raise ValueError('not a JSON object')
+    return content
+
+
+def digest(*parts):
+    """A short hexadecimal digest of some bytes."""
+    return hashlib.blake2b(b'\0'.join(parts), digest_size=16).hexdigest()

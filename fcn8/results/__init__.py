@@ -1,0 +1,1 @@
+"""What comes out: probabilities, overlays, scores, the exported model, the page of a run."""

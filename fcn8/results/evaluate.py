@@ -1,0 +1,45 @@
+"""Scores of a trained model on pictures with labels: `python main.py --evaluate FOLDER --model RUN`."""
+import collections
+import json
+import os
+
+from fcn8 import progress
+from fcn8.data import images, kitti
+from fcn8.errors import UserError
+from fcn8.files import written_whole
+from fcn8.results import metrics, saved_model
+
+
+def evaluate(folder, run):
+    """Score a trained model on pictures with labels, in their own size, and print a table.
+
+    folder: in KITTI's layout: image_2/um_000003.png with gt_image_2/um_road_000003.png.
+    run: the folder of the run that trained the model.
+
+    Returns {'folder': folder, 'categories': {category: scores}, 'all': scores}: for each category, and for all of them
+    together, a summary() of metrics and the number of pictures. It is also written to a JSON file in the run's folder,
+    whose path is printed.
+
+    Raises UserError.
+    """
+    pairs = kitti.pair_with_labels(folder)
+    counts = collections.Counter()
+    with saved_model.load(run) as model:
+        scores = collections.defaultdict(lambda: metrics.scores_of(model.classes))
+        pictures = images.in_order(lambda pair: images.read_picture(pair[0]), pairs)
+        segmented = progress.bar(model.segment(pictures), desc='Evaluate', total=len(pairs), unit='picture')
+        for (path, label), (_, probability) in zip(pairs, segmented):
+            scores[kitti.category(path)].add(probability, kitti.read_label(label, classes=model.classes))
+            counts[kitti.category(path)] += 1
+    total = sum(scores.values(), metrics.scores_of(model.classes))
+    if total.summary()['pixel_accuracy'] is None:
+        raise UserError('{}: all pixels of the labels are ignored. Name a folder with {}'.format(
+            os.path.join(folder, 'gt_image_2'), ' and '.join(model.classes.names)))
+    categories = {name: dict(pictures=counts[name], **part.summary()) for name, part in scores.items()}
+    result = dict(folder=folder, categories=categories, all=dict(pictures=len(pairs), **total.summary()))
+    print(metrics.format_table(list(categories.items()) + [('all', result['all'])]))
+    path = os.path.join(run, 'evaluation-{}.json'.format(os.path.basename(os.path.abspath(folder))))
+    with written_whole(path) as file:
+        file.write(json.dumps(result, indent=2).encode())
+    print(f'The same as JSON: {path}')
+    return result

@@ -1,0 +1,148 @@
+"""Overlays of pictures and videos, with a trained model: `python main.py --predict PATH --model RUN`."""
+import logging
+import os
+import re
+
+import imageio.v2 as imageio
+import imageio_ffmpeg
+
+from fcn8 import progress
+from fcn8.data import images
+from fcn8.errors import UserError, reason
+from fcn8.files import scratch_folder, stem
+from fcn8.results import saved_model
+
+# It warns of videos that were filmed upright, which it turns.
+logging.getLogger('imageio.plugins.ffmpeg').setLevel(logging.ERROR)
+
+
+def predict(path, run, save_masks=False):
+    """Paint the road, or other classes, on a picture, the pictures of a folder, or a video, in their own size.
+
+    path: a PNG or JPEG picture, a folder of such, or a video.
+    run: the folder of the run that trained the model; the overlays go to its folder `predicted`.
+    save_masks: also write the road, white on black, or the classes in their colours, as PNGs to the run's folder
+    `masks`.
+
+    Returns the path of the overlay, or of the folder of the overlays. They appear when all are there, and replace what
+    was there before.
+
+    Raises UserError.
+    """
+    is_folder, is_picture = os.path.isdir(path), re.search(r'\.(png|jpe?g)$', path, re.IGNORECASE)
+    if not (is_folder or os.path.isfile(path)):
+        raise UserError('{}: no such picture, folder or video'.format(path))
+    name = os.path.basename(os.path.abspath(path))
+    with saved_model.load(run) as model, scratch_folder(run) as scratch:
+        overlays, masks = os.path.join(scratch, 'predicted'), os.path.join(scratch, 'masks') if save_masks else None
+        if is_folder:
+            _predict_pictures(model, images.list_pictures(path), os.path.join(overlays, name),
+                              masks and os.path.join(masks, name))
+        elif is_picture:
+            _predict_pictures(model, [path], overlays, masks)
+        else:
+            name = os.path.splitext(name)[0]
+            _predict_video(model, path, os.path.join(overlays, name + '.mp4'),
+                           masks and os.path.join(masks, name))
+        paths = [_put(scratch, run, os.path.join(kind, name)) for kind in ('predicted', 'masks')[:1 + save_masks]
+                 for name in os.listdir(os.path.join(scratch, kind))]
+    print('Overlays: {}'.format(paths[0]))
+    if save_masks:
+        print('Masks: {}'.format(paths[1]))
+    return paths[0]
+
+
+def _put(scratch, run, name):
+    """Move a file or folder of this name from the scratch folder to that of the run, in the place of an older one."""
+    target = os.path.join(run, name)
+    try:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if os.path.isdir(target):
+            os.rename(target, os.path.join(scratch, 'old ' + os.path.dirname(name)))
+        os.replace(os.path.join(scratch, name), target)
+    except OSError as error:
+        raise UserError('{}: cannot be written ({}). Remove what is in its place, or make the '
+                        'folder writable'.format(target, error.strerror))
+    return target
+
+
+def _predict_pictures(model, paths, overlays, masks):
+    """Write the overlays of pictures to the folder `overlays`, and their masks to the folder `masks`, if it is one."""
+    def painted():
+        pictures = images.in_order(images.read_picture, paths)
+        for path, (picture, probability) in zip(paths, model.segment(pictures)):
+            name = stem(path) + '.png'
+            yield os.path.join(overlays, name), model.classes.paint(picture, probability)
+            if masks:
+                yield os.path.join(masks, name), model.classes.mask(probability)
+
+    images.check_pictures(paths)
+    for folder in filter(None, (overlays, masks)):
+        os.makedirs(folder)
+    images.write_pictures(painted(), len(paths) * (2 if masks else 1))
+
+
+def _predict_video(model, path, overlay, masks):
+    """Write the overlays of a video as the video `overlay`, and its frames' masks to the folder `masks`, if it is one.
+
+    Raises UserError if it cannot be read or written.
+    """
+    for folder in filter(None, (os.path.dirname(overlay), masks)):
+        os.makedirs(folder)
+    with _open_video(path) as reader:
+        meta, count = reader.get_meta_data(), 0
+        expected, rate = _count_frames(path, meta)
+        # Colours at half the resolution, which all players know, need even numbers of pixels.
+        colours = 'yuv444p' if any(side % 2 for side in meta['size']) else 'yuv420p'
+        segmented = progress.bar(model.segment(_frames(reader, path)), desc='Paint', total=expected, unit='frame')
+        try:
+            with imageio.get_writer(overlay, format='FFMPEG', fps=rate, quality=8, pixelformat=colours,
+                                    macro_block_size=1, ffmpeg_log_level='error') as writer:
+                for picture, probability in segmented:
+                    writer.append_data(model.classes.paint(picture, probability))
+                    if masks:
+                        images.write_picture(os.path.join(masks, f'{count:06d}.png'), model.classes.mask(probability))
+                    count += 1
+            # ffmpeg tells nobody what it cannot write when it closes the file.
+            whole = imageio_ffmpeg.count_frames_and_secs(overlay)[0] == count
+        except (OSError, RuntimeError) as error:
+            raise UserError('{}: its overlay cannot be written ({}). Free some disk space'.format(
+                path, reason(error)))
+    if not whole:
+        raise UserError('{}: its overlay is incomplete. Free some disk space'.format(path))
+    if count / rate < 0.9 * meta['duration'] or count < expected:
+        print('{}: ends after {} frames, {:.1f} of {:.1f} seconds. It may be damaged'.format(
+            path, count, count / rate, meta['duration']))
+
+
+def _open_video(path):
+    try:
+        # Of a playlist, ffmpeg would fetch what it names; frames that come at uneven intervals it would repeat.
+        return imageio.get_reader(path, format='FFMPEG', input_params=['-protocol_whitelist', 'file'],
+                                  output_params=['-vsync', 'passthrough'])
+    except (OSError, RuntimeError, IndexError) as error:
+        raise _no_video(path, error)
+
+
+def _count_frames(path, meta):
+    """The number of a video's frames, and how many there are in a second."""
+    try:
+        count, seconds = imageio_ffmpeg.count_frames_and_secs(path)
+    except RuntimeError as error:
+        raise _no_video(path, error)
+    # For frames at uneven intervals, the rate in the header can be anything.
+    uneven = abs(count - seconds * meta['fps']) > 0.1 * count and seconds > 0
+    return count, count / seconds if uneven else meta['fps']
+
+
+def _frames(reader, path):
+    try:
+        for frame in reader:
+            yield frame
+    except (OSError, RuntimeError, IndexError) as error:
+        raise _no_video(path, error)
+
+
+def _no_video(path, error):
+    return UserError('{}: neither a PNG or JPEG picture, nor a folder of such, nor a video that imageio can read ({}). '
+                     'Convert it'.format(path, (str(error).strip() or repr(error)).splitlines()[-1]))

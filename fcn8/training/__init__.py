@@ -1,0 +1,1 @@
+"""What happens around a training step: the schedule, validation, checkpoints, the folder of the run."""

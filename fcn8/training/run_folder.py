@@ -1,0 +1,223 @@
+"""The folder of a run, runs/<time>/: all that a training leaves behind, so that it can be resumed.
+
+settings.json       settings, provenance, what was changed when the run was resumed, and its best epoch
+history.jsonl       a line for each epoch
+checkpoints/        see checkpoints.py
+events.out.*        the history for TensorBoard
+*.png, index.html   the painted test pictures, and the page of the run
+model/              the trained network
+"""
+import contextlib
+import json
+import os
+import platform
+import shlex
+import signal
+import tempfile
+import time
+
+import numpy as np
+import PIL
+
+from fcn8 import distributed
+from fcn8.data import images, kitti
+from fcn8.device import gpu_name
+from fcn8.errors import Stopped, UserError
+from fcn8.files import check_space, digest, locked, written_whole
+from fcn8.results import saved_model
+from fcn8.results.report import Report
+from fcn8.settings import read_saved
+from fcn8.tf1 import tf
+from fcn8.training.callback import Callback, RecordingCallback
+from fcn8.training.checkpoints import Checkpoints, list_checkpoints, space_needed
+from fcn8.training.events import Events
+
+
+class RunFolder:
+    """The folder of a run, new or resumed, in which the chief alone writes.
+
+    settings: settings.Settings.
+    batches: data.kitti.Batches to train on.
+    precision: device.choose_precision().
+
+    path: of the folder, None until the training of a new run begins.
+    callback: the training.callback.Callback of this process.
+    report: results.report.Report, once the training has begun.
+    gpu: the name of the GPU, None without one.
+
+    As a context it holds the lock of the folder. Entering it raises UserError if something is missing for the end of
+    the run, and if a run cannot be resumed: none there, in use, made with something else. An error or a stop inside the
+    context ends with the advice how to resume.
+    """
+
+    def __init__(self, settings, batches, precision):
+        self.settings, self.batches, self.path, self.gpu = settings, batches, settings.resume, gpu_name()
+        self.report = None
+        self.callback = (RecordingCallback(settings, batches, self) if distributed.is_chief() else
+                         Callback(settings, batches))
+        self._lock = contextlib.ExitStack()
+        self._provenance = provenance(settings, batches, precision)
+        about = dict(python=platform.python_version(), numpy=np.__version__, Pillow=PIL.__version__,
+                     device=self.gpu or 'CPU', processes=distributed.size())
+        self._content = dict(settings=settings.saved(), made_with=self._provenance, about=about, changes=[])
+
+    def __enter__(self):
+        print('TensorFlow {} {} in {}'.format(
+            tf.__version__, f'trains on {self.gpu}' if self.gpu else 'found no GPU and trains on the CPU',
+            self._provenance['precision']))
+        test_pairs = self._check_end() if distributed.is_chief() else []
+        distributed.compare(dict(
+            {f'--{name.replace("_", "-")}': value for name, value in self._content['settings'].items()
+             if name not in ('data_dir', 'classes')}, device='GPU' if self.gpu else 'CPU', **self._provenance))
+        if distributed.is_chief():
+            self._label_of = dict(self.batches.pairs + test_pairs)
+            if self.path:
+                self._lock_folder()
+                try:
+                    self._compare_with(read_saved(self.path))
+                except UserError:
+                    self._lock.close()
+                    raise
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self._lock.close()
+        callback = self.callback
+        if not callback.folder:
+            return
+        advice = f'to go on: {distributed.command()} --resume {shlex.quote(callback.folder)}'
+        if isinstance(error, KeyboardInterrupt):
+            done = f'after {len(callback.history)} epochs and {callback.pictures} pictures; '
+            raise Stopped(getattr(error, 'signum', signal.SIGINT),
+                          (done if callback.history or callback.pictures else '') + advice)
+        if distributed.is_lost(error):
+            raise UserError('another process of the run has ended, and so does this one; ' + advice)
+
+    def _check_end(self):
+        """Check now what the end of the run needs, rather than after hours of training.
+
+        Returns the (picture, label) paths of the test pictures, none if they have no labels.
+        """
+        testing, folder = self.settings.testing_folder, self.path or self.settings.runs_dir
+        pairs = []
+        if os.path.isdir(os.path.join(testing, 'gt_image_2')):
+            pairs = kitti.Batches(testing, self.settings.image_shape, cache_mb=0, classes=self.batches.classes).pairs
+        else:
+            images.check_pictures(kitti.list_pictures(testing))
+        try:
+            os.makedirs(folder, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(f'{folder}: cannot be written to ({error.strerror}). Make it writable, or name another folder '
+                            'with --runs-dir')
+        return pairs
+
+    def _compare_with(self, before):
+        """Raise UserError if the run was made with something else, and note what else has changed."""
+        for name, value in self._provenance.items():
+            if before['made_with'].get(name, value) != value:
+                raise UserError(f'{self.path}: the run was made with another {name}: {before["made_with"][name]}, and '
+                                f'here it is {value}. Resume it with the same, or start a new run')
+        changed = {name: value for part in ('settings', 'about') for name, value in self._content[part].items()
+                   if value != before[part].get(name)}
+        self._content['changes'] = before['changes'] + [changed] * bool(changed)
+
+    def _lock_folder(self):
+        try:
+            certain = self._lock.enter_context(locked(self.path))
+        except BlockingIOError:
+            raise UserError(f'{self.path}: another process is using this run. Wait until it has ended')
+        if not certain:
+            print(f'{self.path}: the file system has no locks. Do not resume this run twice at the same time')
+
+    def is_resumed(self):
+        """Whether there is a checkpoint to go on from; the same in all processes."""
+        return distributed.gather(bool(self.path and list_checkpoints(os.path.join(self.path, 'checkpoints'))))[0]
+
+    def open_checkpoints(self):
+        """The Checkpoints of the default graph; the folder is made for a new run.
+
+        Raises UserError if the disk lacks the space for all that the run will write.
+        """
+        model_size = os.path.getsize(os.path.join(self.settings.vgg_path, 'variables', 'variables.data-00000-of-00001'))
+        check_space(self.path or self.settings.runs_dir,
+                    model_size + space_needed(os.path.join(self.path or '', 'checkpoints')), 'checkpoints and model need')
+        if not self.path:
+            self._make()
+        checkpoints = os.path.join(self.path, 'checkpoints')
+        try:
+            os.makedirs(checkpoints, exist_ok=True)
+        except OSError as error:
+            raise UserError(f'{self.path}: cannot be written to ({error.strerror})')
+        return Checkpoints(checkpoints)
+
+    def _make(self):
+        runs_dir = self.settings.runs_dir
+        while not self.path:
+            path = os.path.join(runs_dir, str(time.time()))
+            try:
+                os.mkdir(path)
+            except FileExistsError:  # of a run that started in the same moment
+                continue
+            self.path = path
+        self._lock_folder()
+        latest, link = os.path.join(runs_dir, 'latest'), os.path.join(self.path, 'latest')
+        try:
+            os.symlink(os.path.basename(self.path), link)
+            os.replace(link, latest)
+        except OSError as error:  # a file system without links, or a folder with this name
+            print(f'{latest}: does not point at this run ({error.strerror})')
+            with contextlib.suppress(OSError):
+                os.remove(link)
+
+    def begin(self, graph, history):
+        """Write what is known before the first step; returns the Events of this start."""
+        self._write_settings()
+        self.write_history(history)
+        self.report = Report(self.path, self.batches.classes, self._label_of)
+        print(f'Settings, history and checkpoints: {self.path}')
+        return Events(self.path, graph, len(history) + 1)
+
+    def write_history(self, history):
+        """Write the history of a Callback to history.jsonl."""
+        self._write('history.jsonl', ''.join(json.dumps(entry) + '\n' for entry in history))
+
+    def write_best(self, entry):
+        """Write to settings.json which epoch's weights are in use."""
+        self._content['best'] = {name: entry[name] for name in ('epoch', 'cross_entropy', 'validation') if name in entry}
+        self._write_settings()
+
+    def _write_settings(self):
+        self._write('settings.json', json.dumps(self._content, indent=2))
+
+    def _write(self, name, text):
+        with written_whole(os.path.join(self.path, name)) as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def save_results(self, segmenter):
+        """Write the model and the page, with the validation pictures, and print the scores.
+
+        segmenter: results.segmenter.Segmenter of the trained network.
+        """
+        saved_model.export(segmenter, os.path.join(self.path, 'model'))
+        for sample in segmenter.segment(self.batches.validation_pictures):
+            self.report.add(*sample, part='validation')
+        if self.report.format_scores():
+            print(self.report.format_scores())
+        summary = '{}. Made with TensorFlow {} in {}.'.format(
+            self.callback.describe_best(), self._provenance['TensorFlow'], self._provenance['precision'])
+        print('Page: ' + self.report.write(
+            f'Road segmentation, run {os.path.basename(self.path)}', summary,
+            dict(self._content['settings'], **self._content['about']), self.callback.history))
+
+
+def provenance(settings, batches, precision):
+    """What has to be the same for a run to be resumed, and in all its processes: {name: value}."""
+    with open(os.path.join(settings.vgg_path, 'variables', 'variables.index'), 'rb') as file:
+        weights = file.read()  # their names, shapes and checksums
+    files = ['{} {}'.format(os.path.basename(path), os.path.getsize(path)) for pair in batches.pairs for path in pair]
+    return {'TensorFlow': tf.__version__, 'precision': precision, 'classes': batches.classes.description,
+            'VGG-16': digest(weights),
+            'set of training pictures (by names and bytes)': digest('\n'.join(files).encode('utf-8', 'replace'))}
