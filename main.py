@@ -17,7 +17,7 @@ import helper
 from fcn8 import device, distributed
 from fcn8.data import vgg16
 from fcn8.results.segmenter import Segmenter
-from fcn8.settings import Settings
+from fcn8.settings import PUBLISHED, Settings
 from fcn8.training import features, few_channel_gradients, variables
 from fcn8.training.callback import Callback
 from fcn8.training.run_folder import RunFolder
@@ -155,7 +155,8 @@ def train_decoder(settings, get_batches_fn, callback):
         with graph.gradient_override_map(few_channel_gradients.OVERRIDES):
             nn_last_layer = layers(*vgg_layers, num_classes, settings.l2)
         correct_label = tf.placeholder(tf.float32, [None, None, None, num_classes])
-        keep_prob, learning_rate = tf.placeholder(tf.float32), tf.placeholder(tf.float32)  # dropout is in the frozen part
+        keep_prob = tf.placeholder(tf.float32)  # of no effect: dropout is in the frozen part
+        learning_rate = tf.placeholder(tf.float32)
         logits, train_op, cross_entropy_loss = optimize(nn_last_layer, correct_label, learning_rate, num_classes)
         segmenter = Segmenter(sess, logits, keep_prob, vgg_layers, settings.image_shape, get_batches_fn.classes)
         with callback.training(segmenter, {}):
@@ -188,7 +189,7 @@ def prepare_decoder(settings, get_batches_fn, run_folder, precision):
 
 
 @distributed.together()
-def run(settings=Settings()):
+def run(settings=PUBLISHED):
     """Train FCN-8 on KITTI, and paint the road on its test pictures.
 
     Returns the folder of the run, where training/run_folder.py says what it holds.

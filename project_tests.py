@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The starter project's checks, for anybody's code; as a program it runs all tests of tests/.
 
-Each function takes the code to be checked as an argument: `import project_tests as tests; tests.test_layers(my_layers)`.
-It raises AssertionError if the check fails. Nothing of this project but the TensorFlow interface is imported for them.
+Each function takes the code to be checked as an argument, such as `tests.test_layers(my_layers)` after `import
+project_tests as tests`, and raises AssertionError if the check fails. Nothing of this project but the TensorFlow
+interface is imported for them.
 """
 from fcn8.tf1 import tf  # first, as it says what is missing
 
@@ -33,9 +34,9 @@ def test_load_vgg(load_vgg, tf_module):
     with mock.patch.object(tf_module.saved_model.loader, 'load') as load, tf_module.Session() as sess:
         returned = load_vgg(sess, 'the/path')
     assert load.called, 'tf.saved_model.loader.load was not called'
-    assert load.call_args == mock.call(sess, ['vgg16'], 'the/path'), 'loaded with {}'.format(load.call_args)
+    assert load.call_args == mock.call(sess, ['vgg16'], 'the/path'), f'loaded with {load.call_args}'
     for name, tensor, got in zip(names, tensors, returned):
-        assert got is tensor, '{} is not the tensor of the graph'.format(name)
+        assert got is tensor, f'{name} is not the tensor of the graph'
 
 
 @in_new_graph
@@ -43,13 +44,13 @@ def test_layers(layers):
     """layers gives [n, h, w, num_classes] for pictures of any size."""
     inputs = [tf.placeholder(tf.float32, [None, None, None, depth]) for depth in (256, 512, 4096)]
     output = layers(*inputs, 2)
-    assert isinstance(output, tf.Tensor), 'the output is no tensor but {!r}'.format(output)
-    assert output.shape.as_list() == [None, None, None, 2], 'the output has the shape {}'.format(output.shape)
+    assert isinstance(output, tf.Tensor), f'the output is no tensor but {output!r}'
+    assert output.shape.as_list() == [None, None, None, 2], f'the output has the shape {output.shape}'
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
         scores = sess.run(output, {tensor: np.ones((1, 64 // scale, 96 // scale, tensor.shape.as_list()[-1]))
                                    for tensor, scale in zip(inputs, (8, 16, 32))})
-    assert scores.shape == (1, 64, 96, 2), 'a picture of 64x96 gives scores of the shape {}'.format(scores.shape)
+    assert scores.shape == (1, 64, 96, 2), f'a picture of 64x96 gives scores of the shape {scores.shape}'
 
 
 @in_new_graph
@@ -60,9 +61,9 @@ def test_optimize(optimize):
     correct_label = tf.placeholder(tf.float32, [None, None, None, 2])
     learning_rate = tf.placeholder(tf.float32)
     returned = optimize(last_layer, correct_label, learning_rate, 2)
-    assert isinstance(returned, tuple) and len(returned) == 3, 'three values are expected, not {!r}'.format(returned)
+    assert isinstance(returned, tuple) and len(returned) == 3, f'three values are expected, not {returned!r}'
     logits, train_op, cross_entropy_loss = returned
-    assert logits.shape.as_list() == [24, 2], 'the logits have the shape {}'.format(logits.shape)
+    assert logits.shape.as_list() == [24, 2], f'the logits have the shape {logits.shape}'
     one_hot = np.eye(2)[np.arange(24).reshape(shape[:-1]) % 2]
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
@@ -70,7 +71,7 @@ def test_optimize(optimize):
         sess.run(train_op, {correct_label: one_hot, learning_rate: 0.01})
         after = sess.run(cross_entropy_loss, {correct_label: one_hot})
         assert np.shape(before) == (), 'the loss is no scalar'
-        assert after < before, 'the training op does not lower the loss: {} to {}'.format(before, after)
+        assert after < before, f'the training op does not lower the loss: {before} to {after}'
         labels = np.arange(np.prod(shape)).reshape(shape)
         sess.run(train_op, {correct_label: labels, learning_rate: 0.01})
         assert np.isfinite(sess.run(last_layer)).all(), 'labels that are no distribution break the training op'
@@ -90,8 +91,8 @@ def test_train_nn(train_nn):
             train_nn(sess, 2, 4, lambda batch_size: np.zeros([3, 2, batch_size, 5, 5]), train_op, tf.constant(10.11),
                      *inputs)
         except tf.errors.InvalidArgumentError as error:
-            raise AssertionError('a training step was not fed with all of {}: {}'.format(names[:3], error))
-        assert sess.run(steps) == 6, 'two epochs of three batches made {} steps'.format(sess.run(steps))
+            raise AssertionError(f'a training step was not fed with all of {names[:3]}: {error}') from error
+        assert sess.run(steps) == 6, f'two epochs of three batches made {sess.run(steps)} steps'
 
 
 def test_for_kitti_dataset(data_dir):
@@ -99,7 +100,7 @@ def test_for_kitti_dataset(data_dir):
     for pattern, expected in (('training/image_2/*.png', 289), ('training/gt_image_2/*_road_*.png', 289),
                               ('testing/image_2/*.png', 290)):
         found = len(glob.glob(os.path.join(glob.escape(data_dir), 'data_road', pattern)))
-        assert found == expected, '{}/data_road/{}: {} files instead of {}'.format(data_dir, pattern, found, expected)
+        assert found == expected, f'{data_dir}/data_road/{pattern}: {found} files instead of {expected}'
 
 
 def run_all():

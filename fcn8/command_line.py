@@ -18,8 +18,9 @@ MODES = {'resume': {'epochs', 'data_dir', 'classes'}, 'predict': {'model', 'save
 
 
 def _make_parser():
-    parser = argparse.ArgumentParser(description='Train FCN-8 on VGG-16 with KITTI and paint the road on the test pictures.',
-                                     argument_default=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        description='Train FCN-8 on VGG-16 with KITTI and paint the road on the test pictures.',
+        argument_default=argparse.SUPPRESS)
     parser.add_argument('--version', action='version', version='FCN-8 road segmentation ' + VERSION)
     parser.add_argument('--debug', action='store_true', help='show where in the program an error has occurred')
     groups = {name: parser.add_argument_group(name) for name in ('data', 'training', 'results')}
@@ -54,7 +55,7 @@ def _parser_of(kind):
         try:
             return kind.parse(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error))
+            raise argparse.ArgumentTypeError(str(error)) from error
     return parse
 
 
@@ -72,7 +73,7 @@ def parse(arguments=None):
     for mode, others in MODES.items():
         if mode in names:
             for name in sorted(names - others - {mode, 'debug'}):
-                parser.error('--{} takes all settings from the run: leave out --{}'.format(mode, name.replace('_', '-')))
+                parser.error(f'--{mode} takes all settings from the run: leave out --' + name.replace('_', '-'))
     if launcher.SIZE > 1 and {'predict', 'evaluate'} & names:
         parser.error('--predict and --evaluate are for one process: start it without horovodrun')
     if 'save_masks' in names and 'predict' not in names:
@@ -102,7 +103,7 @@ def _folder_of_run(path):
     try:
         return settings.FOLDER.check(path)
     except ValueError as error:
-        raise UserError(str(error))
+        raise UserError(str(error)) from error
 
 
 def execute(options, run):

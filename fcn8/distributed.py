@@ -100,7 +100,7 @@ def together():
         except tf.errors.OpError as error:
             if not is_lost(error):
                 raise
-            raise UserError('another process of the run has ended: see its message')
+            raise UserError('another process of the run has ended: see its message') from error
 
 
 def _start():
@@ -114,5 +114,6 @@ def _start():
             raise RuntimeError('it was built without support for what started these processes: use horovodrun')
     except Exception as error:  # Horovod may be missing, or compiled for another TensorFlow or another launcher
         raise UserError(f'this is process {rank()} of {size()}, and Horovod cannot be used: {reason(error)}. Install '
-                        'requirements-distributed.txt as docs/scaling.md says, or start one process without horovodrun')
+                        'requirements-distributed.txt as docs/many_gpus.md says, or start one process without '
+                        'horovodrun') from error
     _hvd = hvd

@@ -34,7 +34,7 @@ def written_whole(path):
         os.replace(part, path)
     except OSError as error:
         raise UserError(f'{path}: cannot be written ({error.strerror or error}). Free some disk space, and make the '
-                        'folder writable')
+                        'folder writable') from error
     finally:
         with contextlib.suppress(OSError):
             os.remove(part)
@@ -101,7 +101,7 @@ def read_json(path):
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
     except RecursionError as error:
-        raise ValueError(error)
+        raise ValueError(error) from error
     if not isinstance(content, dict):
         raise ValueError('not a JSON object')
     return content

@@ -29,7 +29,7 @@ class Kind(NamedTuple):
         try:
             return self.check(self.convert(text))
         except (ValueError, OverflowError):
-            raise ValueError(f'{text!r} is not {self.needed}')
+            raise ValueError(f'{text!r} is not {self.needed}') from None
 
     def check(self, value):
         """The value, if it is allowed; raises ValueError."""
@@ -90,8 +90,8 @@ class Settings:
     decay: bool = _option('training', FLAG, False, 'let the learning rate rise from 0 in the first quarter of the '
                                                    'training, and then fall to 0')
     freeze_encoder: bool = _option(
-        'training', FLAG, False, 'train the decoder alone, on features of VGG-16 that are computed once and kept in the '
-                                 'data folder: minutes on a CPU')
+        'training', FLAG, False, 'train the decoder alone, on features of VGG-16 that are computed once and kept in '
+                                 'the data folder: minutes on a CPU')
     decoder_first: int = _option('training', COUNT_OR_NONE, 0, 'train the decoder alone for N epochs, as '
                                                                '--freeze-encoder does, and then everything')
     amp: bool = _option('training', FLAG, False, 'mixed precision: float16 on GPUs with tensor cores, bfloat16 on CPUs '
@@ -99,8 +99,8 @@ class Settings:
     runs_dir: str = _option('results', FOLDER, 'runs', 'folder in which each run makes its own', saved=False)
     resume: Optional[str] = _option(
         'results', FOLDER._replace(metavar='RUN'), None, 'go on with the run of this folder, runs/<time>, where it was '
-        'stopped, with its own settings; --epochs may ask for more, --data-dir and --classes say where its data and its '
-        'classes are now', saved=False)
+        'stopped, with its own settings; --epochs may ask for more, --data-dir and --classes say where its data and '
+        'its classes are now', saved=False)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -115,7 +115,7 @@ class Settings:
                 else:
                     raise ValueError(f'{value!r} is not a height and a width')
             except ValueError as error:
-                raise UserError(f'{option_name(field)}: {error}')
+                raise UserError(f'{option_name(field)}: {error}') from error
             object.__setattr__(self, field.name, value)
         if self.freeze_encoder and self.decoder_first:
             raise UserError('--freeze-encoder trains nothing but the decoder: leave out --decoder-first')
@@ -140,6 +140,9 @@ class Settings:
     def saved(self):
         """The dict for settings.json."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.metadata['saved']}
+
+
+PUBLISHED = Settings()
 
 
 def option_name(field):
@@ -179,9 +182,9 @@ def read_saved(folder):
     try:
         content = read_json(path)
     except FileNotFoundError:
-        raise UserError(f'{folder}: not the folder of a run: it holds no settings.json')
+        raise UserError(f'{folder}: not the folder of a run: it holds no settings.json') from None
     except (OSError, ValueError) as error:
-        raise UserError(f'{path}: cannot be read ({error})')
+        raise UserError(f'{path}: cannot be read ({error})') from error
     for name, kind in (('settings', dict), ('made_with', dict), ('about', dict), ('changes', list)):
         if not isinstance(content.get(name), kind):
             raise UserError(f'{path}: not the settings of a run: "{name}" is missing')

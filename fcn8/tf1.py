@@ -13,7 +13,7 @@ import subprocess
 import sys
 import warnings
 
-from fcn8 import launcher  # noqa: F401: chooses this process's GPU, before TensorFlow looks for them
+from fcn8 import launcher  # noqa: F401 - it chooses this process's GPU, before TensorFlow looks for one
 
 NEEDED = ('Python 3.7 with TensorFlow 1.15.0, or Python 3.10 to 3.13 with TensorFlow 2.21, and the packages of '
           'requirements.txt: python -m pip install -r requirements.txt')
@@ -36,7 +36,7 @@ def _without_native_chatter():
     if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1') == '0':
         yield
         return
-    # A process of its own, so that the last lines before an abort get through; in its own session, which no Ctrl-C reaches.
+    # In a process of its own, so that the last lines before an abort get through; no Ctrl-C reaches its session.
     process = subprocess.Popen([sys.executable, '-c', FILTER, CHATTER], stdin=subprocess.PIPE, start_new_session=True)
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -62,7 +62,7 @@ def _import_tensorflow():
         if not tensorflow.__version__.startswith('1.'):
             tensorflow = importlib.import_module('tensorflow.compat.v1')
             tensorflow.disable_v2_behavior()
-        getattr(tensorflow.layers, 'conv2d')  # loaded when first used: a missing tf_keras shows now
+        assert tensorflow.layers.conv2d  # loaded when first used: a missing tf_keras shows now
         # TensorFlow logs its first search for a GPU: here that is filtered.
         tensorflow.config.experimental.list_physical_devices('GPU')
     return tensorflow
@@ -81,7 +81,7 @@ except Exception as error:  # a TensorFlow among the wrong packages fails with a
         problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
     else:
         problem = 'this is Python {}.{}'.format(*sys.version_info)
-    sys.stderr.write('error: a package cannot be imported: {}. Needed: {}\n'.format(problem, NEEDED))
+    sys.stderr.write(f'error: a package cannot be imported: {problem}. Needed: {NEEDED}\n')
     sys.exit(2)
 finally:
     signal.signal(signal.SIGINT, _on_ctrl_c)

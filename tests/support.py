@@ -82,7 +82,7 @@ class Case(unittest.TestCase):
     def run_program(self, *arguments, **environment):
         """Run `python main.py` in the test's folder; returns its exit status and all that it printed."""
         process = subprocess.run([sys.executable, os.path.join(ROOT, 'main.py')] + list(arguments), cwd=self.folder,
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                  env={**os.environ, **environment})
         return process.returncode, process.stdout
 

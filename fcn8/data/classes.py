@@ -111,7 +111,8 @@ def read(path):
         with open(path, encoding='utf-8') as file:
             classes = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f'{path}: cannot be read as JSON ({reason(error)}). Correct it, or name another file')
+        raise UserError(f'{path}: cannot be read as JSON ({reason(error)}). Correct it, or name another '
+                        'file') from error
     if not isinstance(classes, list) or not 2 <= len(classes) <= MAX_CLASSES:
         raise _invalid(path, f'it is not a list of 2 to {MAX_CLASSES} classes')
     classes = [_read_class(path, number, entry) for number, entry in enumerate(classes, start=1)]
@@ -126,7 +127,8 @@ def read(path):
 
 def _read_class(path, number, entry):
     if not isinstance(entry, dict) or not {'name', 'colour'} <= set(entry) <= {'name', 'colour', 'counts'}:
-        raise _invalid(path, f'class {number} is not an object with "name", "colour" and, to ignore it, "counts": false')
+        raise _invalid(path, f'class {number} is not an object with "name", "colour" and, if it shall be ignored, '
+                             '"counts": false')
     name, colour, counts = entry['name'], entry['colour'], entry.get('counts', True)
     if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
         raise _invalid(path, f'the name of class {number} is not a line of text')

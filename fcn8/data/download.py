@@ -50,7 +50,8 @@ def fetch_vgg(data_dir):
                 _remove(weights_file)
                 raise UserError(
                     f'VGG-16 can be downloaded neither from {VGG_URL} ({error}) nor from {KERAS_URL} ({second_error}). '
-                    f'Unpack vgg.zip to {vgg_path} by hand, or try `python main.py --demo`, which needs neither')
+                    f'Unpack vgg.zip to {vgg_path} by hand, or try `python main.py --demo`, which needs neither'
+                ) from second_error
             _remove(weights_file)
             _remove(os.path.join(data_dir, 'vgg.zip.part'))  # of the archive, which is not needed any more
 
@@ -72,7 +73,7 @@ def fetch_kitti_road(data_dir):
             raise UserError(
                 f'the KITTI road set cannot be downloaded from {KITTI_URL} ({error}). Unpack data_road.zip of '
                 f'www.cvlibs.net/datasets/kitti to {data_road} by hand, or try `python main.py --demo`, which needs no '
-                'data')
+                'data') from error
 
     _once(fetch, data_road, ('training/image_2', 'training/gt_image_2', 'testing/image_2'))
 
@@ -136,7 +137,7 @@ def _unpack(archive, folder):
     except Exception as error:  # what a damaged archive raises depends on where the damage is
         if getattr(error, 'errno', None) in CANNOT_WRITE:
             raise
-        raise zipfile.BadZipFile(str(error))
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _download(url, path):

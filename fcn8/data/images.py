@@ -94,7 +94,7 @@ def opened(path):
         raise
     except Exception as error:  # what Pillow raises depends on where in the file the damage is
         raise UserError('{}: cannot be read as a picture ({}). Repair or remove it'.format(
-            path, getattr(error, 'strerror', None) or error))
+            path, getattr(error, 'strerror', None) or error)) from error
 
 
 def read_picture(path, image_shape=None):

@@ -78,8 +78,8 @@ def read_label(path, image_shape=None, classes=KITTI_ROAD):
 def _unknown_colours(path, label, classes):
     known = np.logical_or.reduce([is_colour(label, colour) for colour in classes.colours])
     row, column = np.argwhere(~known)[0]
-    return UserError('{}: unknown colour {} in row {}, column {}, and {} more such pixels. The colours of labels are {}. '
-                     'Correct the label, or name its colours with --classes'.format(
+    return UserError('{}: unknown colour {} in row {}, column {}, and {} more such pixels. A label has the colours {}. '
+                     'Correct it, or name its colours with --classes'.format(
                          path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known) - 1,
                          ', '.join(f'{name} {colour}' for colour, name in classes.colours.items())))
 

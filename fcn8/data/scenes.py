@@ -44,7 +44,7 @@ def write_scenes(folder, seed, training, testing, classes=False):
     """
     folder = os.path.abspath(folder)
     if os.path.exists(folder):
-        raise FileExistsError('{} exists already'.format(folder))
+        raise FileExistsError(f'{folder} exists already')
     parent, name = os.path.split(folder)
     with scratch_folder(parent) as scratch:
         with progress.bar(total=training + testing, desc='Draw scenes', unit='scene', leave=False) as bar:

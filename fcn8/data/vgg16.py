@@ -15,7 +15,7 @@ from fcn8.files import scratch_folder
 from fcn8.tf1 import tf
 
 CONVOLUTIONS_OF_BLOCK = (2, 2, 3, 3, 3)
-LAYERS = ['conv{}_{}'.format(block, number)
+LAYERS = [f'conv{block}_{number}'
           for block, count in enumerate(CONVOLUTIONS_OF_BLOCK, start=1)
           for number in range(1, count + 1)] + ['fc6', 'fc7']
 MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet's pixels
@@ -27,11 +27,11 @@ def loading(path):
     try:
         yield
     except KeyError as error:
-        raise _not_vgg(path, error.args[0].strip('".'))
+        raise _not_vgg(path, error.args[0].strip('".')) from error
     except Exception as error:  # what damaged files make TensorFlow raise depends on where the damage is
         if is_out_of_memory(error):
             raise
-        raise _not_vgg(path, reason(error))
+        raise _not_vgg(path, reason(error)) from error
 
 
 def check(path, image_shape, tensors):
@@ -87,12 +87,12 @@ def write_from_keras(path, weights_file):
 def _read_keras_layer(file, name):
     keras_name = {'fc6': 'fc1', 'fc7': 'fc2'}.get(name, name.replace('conv', 'block').replace('_', '_conv'))
     if keras_name not in file:
-        raise ValueError('{}: the layer {} is missing'.format(file.filename, keras_name))
+        raise ValueError(f'{file.filename}: the layer {keras_name} is missing')
     arrays = []
     file[keras_name].visititems(
         lambda _, item: arrays.append(item[()]) if isinstance(item, h5py.Dataset) else None)
     if sorted(map(np.ndim, arrays)) not in ([1, 2], [1, 4]):
-        raise ValueError('{}: the layer {} is not a kernel and a bias'.format(file.filename, keras_name))
+        raise ValueError(f'{file.filename}: the layer {keras_name} is not a kernel and a bias')
     bias, kernel = sorted(arrays, key=np.ndim)
     if name == 'fc6':  # its inputs are the 7x7 pixels of the last pooling layer, row by row, channels last
         kernel = kernel.reshape(7, 7, -1, kernel.shape[-1])
@@ -124,7 +124,7 @@ def write(path, weights, seed=0):
                 builder.add_meta_graph_and_variables(sess, ['vgg16'])
                 builder.save()
             except tf.errors.OpError as error:
-                raise OSError('{}: cannot be written ({})'.format(path, reason(error)))
+                raise OSError(f'{path}: cannot be written ({reason(error)})') from error
             os.rename(written, path)
 
 
@@ -143,10 +143,10 @@ def _build(kernel_shapes):
     x = tf.reverse(image, axis=[-1]) - tf.constant(MEAN_BGR)
     for block, count in enumerate(CONVOLUTIONS_OF_BLOCK, start=1):
         for number in range(1, count + 1):
-            x = convolution(x, 'conv{}_{}'.format(block, number))
-        x = tf.nn.max_pool(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME', name='pool{}'.format(block))
+            x = convolution(x, f'conv{block}_{number}')
+        x = tf.nn.max_pool(x, [1, 2, 2, 1], [1, 2, 2, 1], 'SAME', name=f'pool{block}')
         if block in (3, 4):
-            x = tf.identity(x, name='layer{}_out'.format(block))
+            x = tf.identity(x, name=f'layer{block}_out')
     for name in ('fc6', 'fc7'):
         x = tf.nn.dropout(convolution(x, name), keep_prob=keep_prob)
     tf.identity(x, name='layer7_out')

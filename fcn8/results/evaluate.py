@@ -38,7 +38,7 @@ def evaluate(folder, run):
     categories = {name: dict(pictures=counts[name], **part.summary()) for name, part in scores.items()}
     result = dict(folder=folder, categories=categories, all=dict(pictures=len(pairs), **total.summary()))
     print(metrics.format_table(list(categories.items()) + [('all', result['all'])]))
-    path = os.path.join(run, 'evaluation-{}.json'.format(os.path.basename(os.path.abspath(folder))))
+    path = os.path.join(run, f'evaluation-{os.path.basename(os.path.abspath(folder))}.json')
     with written_whole(path) as file:
         file.write(json.dumps(result, indent=2).encode())
     print(f'The same as JSON: {path}')

@@ -139,7 +139,7 @@ def headline(summary):
 
 def format_headline(summary):
     """The headline() as text."""
-    return ', '.join('{} {:.3f}'.format(title, np.nan if score is None else score)
+    return ', '.join(f'{title} {np.nan if score is None else score:.3f}'
                      for title, score in headline(summary).items())
 
 
@@ -165,7 +165,7 @@ def format_table(scores):
     titles = list(titled(scores[0][1]))
     lines = [' ' * width + ''.join(map('  {:>9}'.format, titles))]
     for name, summary in scores:
-        cells = ('-' if value is None else '{:.4f}'.format(value) for value in titled(summary).values())
+        cells = ('-' if value is None else f'{value:.4f}' for value in titled(summary).values())
         lines.append('{:{}}'.format(name, width) + ''.join(
             '  {:>{}}'.format(cell, max(9, len(title))) for cell, title in zip(cells, titles)))
     return '\n'.join(lines)

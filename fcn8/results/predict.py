@@ -31,7 +31,7 @@ def predict(path, run, save_masks=False):
     """
     is_folder, is_picture = os.path.isdir(path), re.search(r'\.(png|jpe?g)$', path, re.IGNORECASE)
     if not (is_folder or os.path.isfile(path)):
-        raise UserError('{}: no such picture, folder or video'.format(path))
+        raise UserError(f'{path}: no such picture, folder or video')
     name = os.path.basename(os.path.abspath(path))
     with saved_model.load(run) as model, scratch_folder(run) as scratch:
         overlays, masks = os.path.join(scratch, 'predicted'), os.path.join(scratch, 'masks') if save_masks else None
@@ -46,9 +46,9 @@ def predict(path, run, save_masks=False):
                            masks and os.path.join(masks, name))
         paths = [_put(scratch, run, os.path.join(kind, name)) for kind in ('predicted', 'masks')[:1 + save_masks]
                  for name in os.listdir(os.path.join(scratch, kind))]
-    print('Overlays: {}'.format(paths[0]))
+    print(f'Overlays: {paths[0]}')
     if save_masks:
-        print('Masks: {}'.format(paths[1]))
+        print(f'Masks: {paths[1]}')
     return paths[0]
 
 
@@ -61,8 +61,8 @@ def _put(scratch, run, name):
             os.rename(target, os.path.join(scratch, 'old ' + os.path.dirname(name)))
         os.replace(os.path.join(scratch, name), target)
     except OSError as error:
-        raise UserError('{}: cannot be written ({}). Remove what is in its place, or make the '
-                        'folder writable'.format(target, error.strerror))
+        raise UserError(f'{target}: cannot be written ({error.strerror}). Remove what is in its place, or make the '
+                        'folder writable') from error
     return target
 
 
@@ -106,10 +106,9 @@ def _predict_video(model, path, overlay, masks):
             # ffmpeg tells nobody what it cannot write when it closes the file.
             whole = imageio_ffmpeg.count_frames_and_secs(overlay)[0] == count
         except (OSError, RuntimeError) as error:
-            raise UserError('{}: its overlay cannot be written ({}). Free some disk space'.format(
-                path, reason(error)))
+            raise UserError(f'{path}: its overlay cannot be written ({reason(error)}). Free some disk space') from error
     if not whole:
-        raise UserError('{}: its overlay is incomplete. Free some disk space'.format(path))
+        raise UserError(f'{path}: its overlay is incomplete. Free some disk space')
     if count / rate < 0.9 * meta['duration'] or count < expected:
         print('{}: ends after {} frames, {:.1f} of {:.1f} seconds. It may be damaged'.format(
             path, count, count / rate, meta['duration']))
@@ -121,7 +120,7 @@ def _open_video(path):
         return imageio.get_reader(path, format='FFMPEG', input_params=['-protocol_whitelist', 'file'],
                                   output_params=['-vsync', 'passthrough'])
     except (OSError, RuntimeError, IndexError) as error:
-        raise _no_video(path, error)
+        raise _no_video(path, error) from error
 
 
 def _count_frames(path, meta):
@@ -129,7 +128,7 @@ def _count_frames(path, meta):
     try:
         count, seconds = imageio_ffmpeg.count_frames_and_secs(path)
     except RuntimeError as error:
-        raise _no_video(path, error)
+        raise _no_video(path, error) from error
     # For frames at uneven intervals, the rate in the header can be anything.
     uneven = abs(count - seconds * meta['fps']) > 0.1 * count and seconds > 0
     return count, count / seconds if uneven else meta['fps']
@@ -137,12 +136,12 @@ def _count_frames(path, meta):
 
 def _frames(reader, path):
     try:
-        for frame in reader:
-            yield frame
+        yield from reader
     except (OSError, RuntimeError, IndexError) as error:
-        raise _no_video(path, error)
+        raise _no_video(path, error) from error
 
 
 def _no_video(path, error):
-    return UserError('{}: neither a PNG or JPEG picture, nor a folder of such, nor a video that imageio can read ({}). '
-                     'Convert it'.format(path, (str(error).strip() or repr(error)).splitlines()[-1]))
+    last_line = (str(error).strip() or repr(error)).splitlines()[-1]
+    return UserError(f'{path}: neither a PNG or JPEG picture, nor a folder of such, nor a video that imageio can read '
+                     f'({last_line}). Convert it')

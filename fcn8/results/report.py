@@ -105,14 +105,14 @@ def _data_url(image):
 
 
 def _row(kind, *cells):
-    return '<tr>{}</tr>\n'.format(''.join('<{0}>{1}</{0}>'.format(kind, html.escape(str(cell))) for cell in cells))
+    return '<tr>{}</tr>\n'.format(''.join(f'<{kind}>{html.escape(str(cell))}</{kind}>' for cell in cells))
 
 
 def _score_table(scores):
     if not scores:
         return ''
     names = list(next(iter(scores.values())))
-    rows = [_row('td', part, *('-' if values[name] is None else '{:.4f}'.format(values[name]) for name in names))
+    rows = [_row('td', part, *('-' if values[name] is None else f'{values[name]:.4f}' for name in names))
             for part, values in scores.items()]
     return '<h2>Scores</h2>\n<div class="scroll"><table>{}{}</table></div>'.format(
         _row('th', '', *names), ''.join(rows))
@@ -147,14 +147,13 @@ def _chart(title, entries, curves):
                      '<text x="{}" y="{:.1f}" text-anchor="end">{:.3f}</text>'.format(
                          LEFT, WIDTH - RIGHT, LEFT - 5, y(value) + 4, value, y=y(value)))
     for epoch, anchor in {epochs[0]: 'start', epochs[-1]: 'start' if len(epochs) == 1 else 'end'}.items():
-        parts.append('<text x="{:.1f}" y="{}" text-anchor="{}">epoch {}</text>'.format(
-            x(epoch), HEIGHT - 8, anchor, epoch))
+        parts.append(f'<text x="{x(epoch):.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">epoch {epoch}</text>')
     for (name, curve), style, legend in zip(curves, ('first', 'second'), (WIDTH / 2, WIDTH * 3 / 4)):
         points = [(x(epoch), y(value)) for epoch, value in zip(epochs, curve)]
         parts.append('<polyline class="{}" points="{}"/>'.format(
             style, ' '.join('{:.1f},{:.1f}'.format(*point) for point in points)))
         parts += ['<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2"/>'.format(style, *point) for point in points]
-        parts.append('<circle class="{}" cx="{}" cy="12" r="4"/><text x="{}" y="16">{}</text>'.format(
-            style, legend, legend + 8, name))
+        parts.append(f'<circle class="{style}" cx="{legend}" cy="12" r="4"/>'
+                     f'<text x="{legend + 8}" y="16">{name}</text>')
     return '<svg viewBox="0 0 {} {}" role="img" aria-label="{title}"><text x="{}" y="16">{title}</text>{}</svg>'.format(
         WIDTH, HEIGHT, LEFT, ''.join(parts), title=title)

@@ -6,7 +6,6 @@ of any size, to `road_probability`, float32 [n, h, w]; with other classes, which
 TensorFlow 1.15 and 2.21 load each other's.
 """
 import contextlib
-import itertools
 import json
 import os
 
@@ -75,7 +74,7 @@ def _write(sess, signature, path, classes):
             os.rename(os.path.join(scratch, name), path)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f'{path}: the model cannot be written ({reason(error)}). Free some disk space, and make the '
-                        'folder writable')
+                        'folder writable') from error
 
 
 class Model:
@@ -90,12 +89,17 @@ class Model:
 
     def segment(self, pictures):
         """Yield (picture, probability) for pictures, uint8 [h, w, 3]: as many at once as have one size and fit."""
-        for _, group in itertools.groupby(pictures, key=np.shape):
-            for first in group:
-                count = min(INFERENCE_BATCH, max(1, int(BATCH_PIXELS / first[..., 0].size)))
-                batch = [first] + list(itertools.islice(group, count - 1))
-                for picture, probability in zip(batch, self._predict(np.array(batch))):
-                    yield picture, probability
+        batch = []
+        for picture in pictures:
+            if batch and picture.shape != batch[0].shape:
+                yield from zip(batch, self._predict(np.array(batch)))
+                batch = []
+            batch.append(picture)
+            if len(batch) == INFERENCE_BATCH or (len(batch) + 1) * picture[..., 0].size > BATCH_PIXELS:
+                yield from zip(batch, self._predict(np.array(batch)))
+                batch = []
+        if batch:
+            yield from zip(batch, self._predict(np.array(batch)))
 
 
 @contextlib.contextmanager
@@ -126,6 +130,6 @@ def load(run):
             if is_out_of_memory(error):
                 raise
             raise UserError(f'{path}: not the model of a run, or damaged ({reason(error)}). Name another run, or train '
-                            'again')
+                            'again') from error
         sess.graph.finalize()
         yield Model(classes, lambda batch: sess.run(probability, {pictures: batch}))

@@ -39,7 +39,7 @@ class Segmenter:
         return probability.reshape((-1,) + self.image_shape + probability.shape[1:])
 
     def segment(self, paths):
-        """Yield (path, picture uint8 [height, width, 3], its probability) for each picture; others are read meanwhile."""
+        """Yield (path, picture uint8 [height, width, 3], its probability) for each of the pictures."""
         remaining = iter(paths)
         for pictures in kitti.read_batches(paths, self.image_shape):
             for picture, probability in zip(pictures, self(pictures)):

@@ -1,7 +1,6 @@
 """What happens around the steps of train_nn(): counting, the learning rate, validation, lines to read, records."""
 import contextlib
 import math
-import signal
 import time
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from fcn8 import distributed, errors, progress
 from fcn8.errors import UserError
 from fcn8.results import metrics
-from fcn8.settings import Settings
+from fcn8.settings import PUBLISHED
 from fcn8.tf1 import tf
 from fcn8.training import variables
 from fcn8.training.schedule import slanted_triangle
@@ -30,7 +29,7 @@ class Callback:
     folder: of the run, once it has one.
     """
 
-    def __init__(self, settings=Settings(), batches=None):
+    def __init__(self, settings=PUBLISHED, batches=None):
         self.settings, self.batches, self.history, self.folder = settings, batches, [], None
         self._sess = self._validation = self._bar = None
         self._stop_requested = lambda: None

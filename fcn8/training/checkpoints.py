@@ -61,7 +61,7 @@ class Checkpoints:
                 continue
             except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
                 raise UserError(f'{path}: of another network ({reason(error)}). Go on with the code that made it, or '
-                                'start a new run')
+                                'start a new run') from error
             self._remove(damaged)
             self._last = os.path.basename(path)
             if state['history']:
@@ -96,8 +96,8 @@ class Checkpoints:
             sync(self.folder)
             self._remove(list_checkpoints(self.folder)[:-2])
         except (OSError, tf.errors.OpError) as error:
-            raise UserError(f'{path}: the checkpoint cannot be written ({reason(error)}). Free some disk space; --resume '
-                            'goes on from the one before')
+            raise UserError(f'{path}: the checkpoint cannot be written ({reason(error)}). Free some disk space; '
+                            '--resume goes on from the one before') from error
         self._last = name
         self._next_save = time.time() + SAVE_INTERVAL * (time.time() - start)
 

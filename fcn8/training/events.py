@@ -1,6 +1,7 @@
 """The history of a run for TensorBoard, with its graph and some overlays.
 
-Written with TFRecordWriter: the thread of tf.summary.FileWriter swallows the error of a full disk, or raises it anywhere.
+Written with TFRecordWriter: the thread of tf.summary.FileWriter swallows the error of a full disk, or raises it
+anywhere.
 """
 import contextlib
 import os
@@ -55,4 +56,4 @@ class Events:
             self._writer.flush()
         except tf.errors.OpError as error:
             raise UserError(f"{self._folder}: TensorBoard's events cannot be written ({reason(error)}). Free some disk "
-                            'space; --resume with this folder goes on from the last checkpoint')
+                            'space; --resume with this folder goes on from the last checkpoint') from error

@@ -55,8 +55,7 @@ def _compute(settings, pictures, precision, load_vgg):
         input_image, keep_prob, *layers = load_vgg(sess, settings.vgg_path, settings.image_shape)
         share = distributed.rank(), distributed.size()
         for batch in kitti.read_batches(pictures, settings.image_shape, share):
-            for outputs in distributed.gather(sess.run(layers, {input_image: batch, keep_prob: 1.0})):
-                yield outputs
+            yield from distributed.gather(sess.run(layers, {input_image: batch, keep_prob: 1.0}))
 
 
 def _is_there(path, count):
@@ -113,5 +112,5 @@ def _write(path, count, batches):
                 os.fsync(file.fileno())
             os.replace(part, path)
     except OSError as error:
-        raise UserError('{}: the features of the pictures cannot be written ({}). Free some disk space, and make '
-                        'the folder writable'.format(path, error.strerror))
+        raise UserError(f'{path}: the features of the pictures cannot be written ({error.strerror}). Free some disk '
+                        'space, and make the folder writable') from error

@@ -18,8 +18,7 @@ def _pointwise(op, gradient):
     x, kernel = op.inputs
     height, width, depth_in, depth_out = kernel.shape.as_list()
     if (height, width) != (1, 1) or op.get_attr('strides') != [1, 1, 1, 1]:
-        raise ValueError('these gradients are for 1x1 convolutions with stride 1, which {} is not'.format(
-            op.name))
+        raise ValueError(f'these gradients are for 1x1 convolutions with stride 1, which {op.name} is not')
     kernel_gradient = tf.matmul(tf.reshape(gradient, [-1, depth_out]), tf.reshape(x, [-1, depth_in]), transpose_a=True)
     return (tf.nn.conv2d_backprop_input(tf.shape(x), kernel, gradient, [1, 1, 1, 1], 'SAME'),
             tf.reshape(tf.transpose(kernel_gradient), [1, 1, depth_in, depth_out]))
@@ -37,7 +36,7 @@ def _upsampling(op, gradient):
     kernel_height, kernel_width, depth_out, depth_in = kernel.shape.as_list()
     if (kernel_height, kernel_width) != (2 * f, 2 * f) or op.get_attr('padding') != b'SAME' or f % 2:
         raise ValueError('these gradients are for transposed convolutions with kernels of twice the stride, '
-                         'which {} is not'.format(op.name))
+                         f'which {op.name} is not')
 
     n, height, width = tf.unstack(tf.shape(gradient)[:3])
     # Padded in three dimensions instead of four, and transposed instead of space_to_depth: on a CPU both are faster.

@@ -108,8 +108,8 @@ class RunFolder:
             os.makedirs(folder, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
-            raise UserError(f'{folder}: cannot be written to ({error.strerror}). Make it writable, or name another folder '
-                            'with --runs-dir')
+            raise UserError(f'{folder}: cannot be written to ({error.strerror}). Make it writable, or name another '
+                            'folder with --runs-dir') from error
         return pairs
 
     def _compare_with(self, before):
@@ -126,7 +126,7 @@ class RunFolder:
         try:
             certain = self._lock.enter_context(locked(self.path))
         except BlockingIOError:
-            raise UserError(f'{self.path}: another process is using this run. Wait until it has ended')
+            raise UserError(f'{self.path}: another process is using this run. Wait until it has ended') from None
         if not certain:
             print(f'{self.path}: the file system has no locks. Do not resume this run twice at the same time')
 
@@ -140,15 +140,15 @@ class RunFolder:
         Raises UserError if the disk lacks the space for all that the run will write.
         """
         model_size = os.path.getsize(os.path.join(self.settings.vgg_path, 'variables', 'variables.data-00000-of-00001'))
-        check_space(self.path or self.settings.runs_dir,
-                    model_size + space_needed(os.path.join(self.path or '', 'checkpoints')), 'checkpoints and model need')
+        size = model_size + space_needed(os.path.join(self.path or '', 'checkpoints'))
+        check_space(self.path or self.settings.runs_dir, size, 'checkpoints and model need')
         if not self.path:
             self._make()
         checkpoints = os.path.join(self.path, 'checkpoints')
         try:
             os.makedirs(checkpoints, exist_ok=True)
         except OSError as error:
-            raise UserError(f'{self.path}: cannot be written to ({error.strerror})')
+            raise UserError(f'{self.path}: cannot be written to ({error.strerror})') from error
         return Checkpoints(checkpoints)
 
     def _make(self):
@@ -184,7 +184,8 @@ class RunFolder:
 
     def write_best(self, entry):
         """Write to settings.json which epoch's weights are in use."""
-        self._content['best'] = {name: entry[name] for name in ('epoch', 'cross_entropy', 'validation') if name in entry}
+        names = ('epoch', 'cross_entropy', 'validation')
+        self._content['best'] = {name: entry[name] for name in names if name in entry}
         self._write_settings()
 
     def _write_settings(self):
@@ -217,7 +218,7 @@ def provenance(settings, batches, precision):
     """What has to be the same for a run to be resumed, and in all its processes: {name: value}."""
     with open(os.path.join(settings.vgg_path, 'variables', 'variables.index'), 'rb') as file:
         weights = file.read()  # their names, shapes and checksums
-    files = ['{} {}'.format(os.path.basename(path), os.path.getsize(path)) for pair in batches.pairs for path in pair]
+    files = [f'{os.path.basename(path)} {os.path.getsize(path)}' for pair in batches.pairs for path in pair]
     return {'TensorFlow': tf.__version__, 'precision': precision, 'classes': batches.classes.description,
             'VGG-16': digest(weights),
             'set of training pictures (by names and bytes)': digest('\n'.join(files).encode('utf-8', 'replace'))}
