@@ -1,4 +1,6 @@
 """What there is to compute with: a GPU or the CPU, and in which precision."""
+import re
+
 from fcn8.tf1 import tf  # first: it prepares the import of TensorFlow
 
 from tensorflow.python.client import device_lib
@@ -15,8 +17,8 @@ def choose_precision(amp, image_shape):
     """
     if not amp:
         return 'float32'
-    gpu = tf.config.experimental.list_physical_devices('GPU')
-    if gpu and tf.test.is_gpu_available(min_cuda_compute_capability=(7, 0)):
+    gpu = gpu_name()
+    if gpu and compute_capability(gpu) >= (7, 0):
         return 'float16'
     if gpu or not cpu_has_bfloat16() or tf.__version__.startswith('1.'):
         print('--amp has no effect: it needs a GPU with tensor cores, or a CPU with bfloat16 and TensorFlow 2')
@@ -49,8 +51,14 @@ def cpu_has_bfloat16():
 
 
 def gpu_name():
-    """The name of the GPU that is used, None without one."""
+    """TensorFlow's description of the GPU that is used, the first one; None without one."""
     if not tf.config.experimental.list_physical_devices('GPU'):
-        return None
-    return next(device.physical_device_desc for device in device_lib.list_local_devices()
-                if device.device_type == 'GPU')
+        return None  # without a look at the CPUs, which takes a second
+    return next((device.physical_device_desc for device in device_lib.list_local_devices()
+                 if device.device_type == 'GPU'), None)  # one that is listed may still be out of use
+
+
+def compute_capability(gpu):
+    """The (major, minor) compute capability in a GPU's description; from 7.0 on it has tensor cores."""
+    found = re.search(r'compute capability: (\d+)\.(\d+)', gpu)
+    return tuple(map(int, found.groups())) if found else (0, 0)

@@ -10,6 +10,7 @@ import traceback
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL = 0.3  # seconds within which two are one: timeout(1) and job schedulers send them in pairs
 RESOURCE_EXHAUSTED = 8  # TensorFlow's error code
+GPU_OUT_OF_MEMORY = ('Dst tensor is not initialized', 'Failed to get convolution algorithm')  # other codes have them
 
 
 class UserError(Exception):
@@ -76,7 +77,8 @@ def _print_last_line(line, debug):
 
 def is_out_of_memory(error):
     """Whether TensorFlow has raised an error because memory ran out."""
-    return _is_tensorflow_error(error) and error.error_code == RESOURCE_EXHAUSTED
+    return _is_tensorflow_error(error) and (error.error_code == RESOURCE_EXHAUSTED or
+                                            any(text in error.message for text in GPU_OUT_OF_MEMORY))
 
 
 def _is_tensorflow_error(error):

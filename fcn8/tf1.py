@@ -77,10 +77,9 @@ try:
 except Exception as error:  # a TensorFlow among the wrong packages fails with any of a dozen exceptions
     if os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '0':
         raise
-    if sys.version_info[:2] in ((3, 7), (3, 10), (3, 11), (3, 12), (3, 13)):
-        problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
-    else:
-        problem = 'this is Python {}.{}'.format(*sys.version_info)
+    problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
+    if sys.version_info[:2] not in ((3, 7), (3, 10), (3, 11), (3, 12), (3, 13)):
+        problem += ' (and this is Python {}.{})'.format(*sys.version_info)
     sys.stderr.write(f'error: a package cannot be imported: {problem}. Needed: {NEEDED}\n')
     sys.exit(2)
 finally:

@@ -36,9 +36,11 @@ def list_pictures(folder):
         raise UserError(f'{folder}: no ' + (
             'PNG or JPEG pictures. Add some, or name another folder' if os.path.isdir(folder) else
             'such folder. Create it, or name another'))
-    for path, following in zip(paths, paths[1:]):
-        if stem(path) == stem(following):
-            raise UserError(f'{path} and {following}: two pictures with one name; remove one')
+    by_name = {}
+    for path in paths:
+        other = by_name.setdefault(stem(path), path)
+        if other != path:
+            raise UserError(f'{other} and {path}: two pictures with one name; remove one')
     return paths
 
 

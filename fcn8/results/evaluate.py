@@ -1,12 +1,13 @@
 """Scores of a trained model on pictures with labels: `python main.py --evaluate FOLDER --model RUN`."""
 import collections
+import itertools
 import json
 import os
 
 from fcn8 import progress
 from fcn8.data import images, kitti
 from fcn8.errors import UserError
-from fcn8.files import written_whole
+from fcn8.files import read_json, written_whole
 from fcn8.results import metrics, saved_model
 
 
@@ -16,9 +17,9 @@ def evaluate(folder, run):
     folder: in KITTI's layout: image_2/um_000003.png with gt_image_2/um_road_000003.png.
     run: the folder of the run that trained the model.
 
-    Returns {'folder': folder, 'categories': {category: scores}, 'all': scores}: for each category, and for all of them
-    together, a summary() of metrics and the number of pictures. It is also written to a JSON file in the run's folder,
-    whose path is printed.
+    Returns {'folder': its absolute path, 'categories': {category: scores}, 'all': scores}: for each category, and for
+    all of them together, a summary() of metrics and the number of pictures. It is also written to a JSON file in the
+    run's folder, whose path is printed.
 
     Raises UserError.
     """
@@ -36,10 +37,25 @@ def evaluate(folder, run):
         raise UserError('{}: all pixels of the labels are ignored. Name a folder with {}'.format(
             os.path.join(folder, 'gt_image_2'), ' and '.join(model.classes.names)))
     categories = {name: dict(pictures=counts[name], **part.summary()) for name, part in scores.items()}
-    result = dict(folder=folder, categories=categories, all=dict(pictures=len(pairs), **total.summary()))
+    result = dict(folder=os.path.abspath(folder), categories=categories,
+                  all=dict(pictures=len(pairs), **total.summary()))
     print(metrics.format_table(list(categories.items()) + [('all', result['all'])]))
-    path = os.path.join(run, f'evaluation-{os.path.basename(os.path.abspath(folder))}.json')
+    path = _path_of_result(run, result['folder'])
     with written_whole(path) as file:
         file.write(json.dumps(result, indent=2).encode())
     print(f'The same as JSON: {path}')
     return result
+
+
+def _path_of_result(run, folder):
+    """The JSON file for the scores of a folder: not that of another folder with the same name."""
+    for number in itertools.count(1):
+        suffix = f'-{number}' if number > 1 else ''
+        path = os.path.join(run, f'evaluation-{os.path.basename(folder)}{suffix}.json')
+        try:
+            if read_json(path).get('folder') == folder:
+                return path
+        except FileNotFoundError:
+            return path
+        except ValueError:  # damaged
+            continue

@@ -3,6 +3,7 @@
 report.html is the template of the page.
 """
 import base64
+import bisect
 import html
 import os
 import string
@@ -14,7 +15,8 @@ from fcn8.data import kitti
 from fcn8.files import written_whole
 from fcn8.results import metrics
 
-MAX_PICTURES = 1000  # on a page
+# Of validation and of test pictures, at most, on a page; the worst are kept. Of KITTI all are.
+MAX_PICTURES, MAX_BYTES = 1000, 100e6
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'report.html')
 WIDTH, HEIGHT = 420, 220  # of a chart, with margins for the numbers
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 26, 24
@@ -31,8 +33,8 @@ class Report:
     def __init__(self, folder, classes, label_of):
         self.folder, self.classes, self._label_of = folder, classes, label_of
         self._scores = {}  # {part: scores}
-        self._sections = {}  # {title: [(score, name, HTML)]}
-        self._left_out = 0
+        self._pictures = {'validation': [], 'test': []}  # [(score, number, section, HTML)], in order
+        self._counts, self._bytes = {}, {}
 
     def add(self, path, picture, probability, part='test'):
         """Score a picture, and add it to the page.
@@ -46,16 +48,17 @@ class Report:
         if path in self._label_of:
             score.add(probability, kitti.read_label(self._label_of[path], picture.shape[:2], self.classes))
             self._scores[part] = self._scores.get(part, metrics.scores_of(self.classes)) + score
-        if sum(map(len, self._sections.values())) == MAX_PICTURES:
-            self._left_out += 1
-            return
-        section = 'Validation, the worst first' if part == 'validation' else f'Test {kitti.category(path)}'
         title, value = next(iter(metrics.headline(score.summary()).items()))
         views = (('overlay', self.classes.paint(picture, probability)), ('photo', picture),
                  ('probability', self.classes.draw(probability)))
-        entry = 2 if value is None else value, os.path.basename(path), _button(
-            os.path.basename(path), '' if value is None else f'{title} {value:.3f}', views)
-        self._sections.setdefault(section, []).append(entry)
+        button = _button(os.path.basename(path), '' if value is None else f'{title} {value:.3f}', views)
+        section = 'Validation' if part == 'validation' else f'Test {kitti.category(path)}'
+        self._counts[part] = self._counts.get(part, 0) + 1
+        self._bytes[part] = self._bytes.get(part, 0) + len(button)
+        kept = self._pictures[part]
+        bisect.insort(kept, (2 if value is None else value, self._counts[part], section, button))
+        while len(kept) > MAX_PICTURES or self._bytes[part] > MAX_BYTES:
+            self._bytes[part] -= len(kept.pop()[-1])
 
     def format_scores(self):
         """A table of the scores as text, empty without labels."""
@@ -74,11 +77,15 @@ class Report:
 
         Raises UserError if it cannot be written.
         """
-        sections = ['<h2>{}</h2>\n<div class="pictures">\n{}</div>\n'.format(
-            html.escape(name), ''.join(button for _, _, button in sorted(pictures)))
-                    for name, pictures in sorted(self._sections.items(), reverse=True)]  # Validation first
-        if self._left_out:
-            sections.append(f'<p>{self._left_out} more pictures are in the folder of the run.</p>')
+        sections = []
+        for part, pictures in self._pictures.items():
+            for name in sorted({section for _, _, section, _ in pictures}):
+                sections.append('<h2>{}</h2>\n<div class="pictures">\n{}</div>\n'.format(
+                    html.escape(name), ''.join(button for _, _, section, button in pictures if section == name)))
+            left_out = self._counts.get(part, 0) - len(pictures)
+            if left_out:
+                sections.append(f'<p>{left_out} more {part} pictures, with higher scores if there are labels, are not '
+                                'shown.</p>\n')
         with open(TEMPLATE, encoding='utf-8') as file:
             template = string.Template(file.read())
         text = template.substitute(

@@ -1,5 +1,8 @@
 """A network in a session, as a function from pictures to probabilities."""
+import numpy as np
+
 from fcn8.data import kitti
+from fcn8.errors import UserError
 from fcn8.tf1 import tf
 
 
@@ -33,8 +36,12 @@ class Segmenter:
         """The probabilities that classes.select() gives, float32 [n, height, width] or [n, height, width, classes].
 
         pictures: uint8 [n, height, width, 3], or the tuple of their features.
+
+        Raises UserError if they are not finite.
         """
         softmax = self.sess.run(self.softmax, {self.input_image: pictures, self.keep_prob: 1.0})
+        if not np.isfinite(softmax).all():
+            raise UserError('the probabilities are nan: try a lower --learning-rate, or a lower --l2')
         probability = self.classes.select(softmax)
         return probability.reshape((-1,) + self.image_shape + probability.shape[1:])
 

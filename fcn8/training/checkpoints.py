@@ -41,7 +41,9 @@ class Checkpoints:
         self._variables = tf.global_variables()
         self._trained = {variable.op.name: variable for variable in tf.trainable_variables()}
         self._saver = tf.train.Saver(self._variables, max_to_keep=None)
-        self._next_save = time.time() + SAVE_INTERVAL * _size(self._variables) / SAVE_SPEED
+        size = sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0)
+                   for variable in self._variables)
+        self._next_save = time.time() + SAVE_INTERVAL * size / SAVE_SPEED
 
     def restore(self, sess):
         """Restore the variables from the last checkpoint that is not damaged, with the best weights.
@@ -106,8 +108,12 @@ class Checkpoints:
         return time.time() > self._next_save
 
     def keep_best(self, sess, epoch):
-        """Keep the trained weights as those of the best epoch."""
-        self.best_epoch, self._best_weights, self._best_is_saved = epoch, sess.run(self._trained), False
+        """Keep the trained weights as those of the best epoch; raises UserError if they are not finite."""
+        weights = sess.run(self._trained)
+        for name, array in weights.items():
+            if not np.isfinite(array).all():
+                raise UserError(f'the weights {name} became nan in epoch {epoch}: try a lower --learning-rate')
+        self.best_epoch, self._best_weights, self._best_is_saved = epoch, weights, False
 
     def use_best(self, sess):
         """Give the trained variables the best weights, if there are any."""
@@ -152,10 +158,13 @@ class Checkpoints:
                 os.rename(path, os.path.join(scratch, os.path.basename(path)))
 
 
-def space_needed(folder):
-    """The bytes that the checkpoints of the default graph will take, beside those that are in the folder already."""
-    return (_size(tf.global_variables()) * (CHECKPOINTS_AT_ONCE - len(list_checkpoints(folder))) +
-            _size(tf.trainable_variables()) * (BEST_AT_ONCE - os.path.exists(os.path.join(folder, BEST))))
+def space_needed(folder, weights):
+    """The bytes that checkpoints will take, beside those that are in the folder already.
+
+    weights: bytes of the trained weights; a checkpoint also has Adam's two moments of them.
+    """
+    return weights * (3 * (CHECKPOINTS_AT_ONCE - len(list_checkpoints(folder))) + BEST_AT_ONCE -
+                      os.path.exists(os.path.join(folder, BEST)))
 
 
 def list_checkpoints(folder):
@@ -166,11 +175,6 @@ def list_checkpoints(folder):
         if numbers:
             found[path] = tuple(map(int, numbers.groups()))
     return sorted(found, key=found.get)
-
-
-def _size(variables):
-    """Bytes that some variables have."""
-    return sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0) for variable in variables)
 
 
 def _write_state(folder, state):

@@ -31,7 +31,7 @@ class Events:
 
     def add_overlay(self, name, overlay):
         """Keep an overlay, uint8 [height, width, 3], for the next epoch that is added."""
-        self._overlays[name] = overlay
+        self._overlays[name.encode('utf-8', 'replace').decode()] = overlay  # a tag has to be UTF-8
 
     def add_epoch(self, entry):
         """Write an entry of the history."""

@@ -71,6 +71,7 @@ class RunFolder:
              if name not in ('data_dir', 'classes')}, device='GPU' if self.gpu else 'CPU', **self._provenance))
         if distributed.is_chief():
             self._label_of = dict(self.batches.pairs + test_pairs)
+            self._check_space()
             if self.path:
                 self._lock_folder()
                 try:
@@ -112,6 +113,13 @@ class RunFolder:
                             'folder with --runs-dir') from error
         return pairs
 
+    def _check_space(self):
+        weights = os.path.getsize(os.path.join(self.settings.vgg_path, 'variables', 'variables.data-00000-of-00001'))
+        trained = 0 if self.settings.freeze_encoder else weights  # the decoder is small
+        check_space(self.path or self.settings.runs_dir,
+                    weights + space_needed(os.path.join(self.path or '', 'checkpoints'), trained),
+                    'checkpoints and model need')
+
     def _compare_with(self, before):
         """Raise UserError if the run was made with something else, and note what else has changed."""
         for name, value in self._provenance.items():
@@ -137,11 +145,8 @@ class RunFolder:
     def open_checkpoints(self):
         """The Checkpoints of the default graph; the folder is made for a new run.
 
-        Raises UserError if the disk lacks the space for all that the run will write.
+        Raises UserError if it cannot be written to.
         """
-        model_size = os.path.getsize(os.path.join(self.settings.vgg_path, 'variables', 'variables.data-00000-of-00001'))
-        size = model_size + space_needed(os.path.join(self.path or '', 'checkpoints'))
-        check_space(self.path or self.settings.runs_dir, size, 'checkpoints and model need')
         if not self.path:
             self._make()
         checkpoints = os.path.join(self.path, 'checkpoints')

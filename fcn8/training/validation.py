@@ -5,7 +5,6 @@ import numpy as np
 
 from fcn8 import distributed, progress
 from fcn8.data import images
-from fcn8.errors import UserError
 from fcn8.results import metrics
 
 SHARE_OF_TIME = 0.1  # at most
@@ -34,10 +33,11 @@ class Validation:
         """Whether to score after this epoch, of so many."""
         return epoch % self._interval == 0 or epoch == epochs
 
-    def run(self, epoch, add_overlay):
+    def run(self, add_overlay, after_batch):
         """Score the pictures, all processes a share each; returns the summary() of metrics' scores.
 
         add_overlay: called with the name and the overlay of some of them.
+        after_batch: called after each batch; what it raises ends the validation.
         """
         classes, paths = self._batches.classes, iter(self._batches.validation_share)
         scores = metrics.scores_of(classes)
@@ -45,13 +45,11 @@ class Validation:
                           leave=False) as bar:
             for inputs, labels in self._batches.validation_batches():
                 probabilities = self._segmenter(inputs)
-                if not np.isfinite(probabilities).all():
-                    raise UserError(f'the probabilities became nan in epoch {epoch}: try a lower --learning-rate, or a '
-                                    'lower --l2')
                 scores.add(probabilities, labels)
                 for probability, path in zip(probabilities, paths):
                     if path in self._shown:
                         picture = images.read_picture(path, self._batches.image_shape)
                         add_overlay(os.path.basename(path), classes.paint(picture, probability))
                 bar.update(len(labels))
+                after_batch()
         return sum(distributed.gather(scores), metrics.scores_of(classes)).summary()
