@@ -98,9 +98,8 @@ class Settings:
                                                  'that have it')
     runs_dir: str = _option('results', FOLDER, 'runs', 'folder in which each run makes its own', saved=False)
     resume: Optional[str] = _option(
-        'results', FOLDER._replace(metavar='RUN'), None, 'go on with the run of this folder, runs/<time>, where it was '
-        'stopped, with its own settings; --epochs may ask for more, --data-dir and --classes say where its data and '
-        'its classes are now', saved=False)
+        'results', FOLDER._replace(metavar='RUN'), None, 'go on with a run, a folder in runs/, where it was stopped, with its '
+        'own settings; --epochs may ask for more, --data-dir and --classes say where its data and its classes are now', saved=False)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -33,7 +33,6 @@ class Callback:
         self.settings, self.batches, self.history, self.folder = settings, batches, [], None
         self._sess = self._validation = self._bar = None
         self._stop_requested = lambda: None
-        self._last_rate = None
         self._start_count()
 
     def _start_count(self):
@@ -51,12 +50,12 @@ class Callback:
 
     @property
     def learning_rate(self):
-        """The learning rate of the next step."""
+        """The learning rate of the next step, at the end of an epoch of its last one."""
         if not self.settings.decay:
             return self.settings.learning_rate
         pictures_of_step = self.settings.batch_size * distributed.size()
         steps = -(-self.batches.pictures // pictures_of_step)  # of an epoch
-        # In the middle of the step. Resumed with more processes, an epoch may have fewer steps than have been taken.
+        # In the middle of the step; resumed with more processes, there may be fewer steps than have been taken.
         done = min(self.pictures / pictures_of_step + 0.5, steps - 0.5) / steps
         return self.settings.learning_rate * slanted_triangle((len(self.history) + done) / self.settings.epochs)
 
@@ -112,7 +111,6 @@ class Callback:
         if not np.isfinite(loss):
             raise UserError(f'the loss became {loss} in epoch {self.next_epoch}, picture {self.pictures + 1}: try a '
                             f'lower --learning-rate than {self.settings.learning_rate}, or a lower --l2')
-        self._last_rate = self.learning_rate
         now = time.time()
         self.seconds += now - self._clock
         self._clock = now
@@ -134,7 +132,7 @@ class Callback:
         if not self.pictures:
             raise UserError('there are no pictures to train on')
         entry = dict(epoch=self.next_epoch, cross_entropy=self.loss_sum / self.pictures, seconds=self.seconds,
-                     pictures_per_second=self.pictures / max(self.seconds, 1e-9), learning_rate=self._last_rate)
+                     pictures_per_second=self.pictures / max(self.seconds, 1e-9), learning_rate=self.learning_rate)
         if self._validation and self._validation.is_due(entry['epoch'], self.settings.epochs):
             entry['validation'] = self._validation.run(self._add_overlay, self._stop_if_requested)
         self.history.append(entry)
