@@ -222,7 +222,7 @@ def run(settings=PUBLISHED):
                 helper.save_inference_samples(settings.runs_dir, settings.data_dir, sess, settings.image_shape, logits,
                                               keep_prob, input_image, run_folder.report)
                 run_folder.save_results(segmenter)
-    return run_folder.path
+    return callback.folder
 
 
 if __name__ == '__main__':

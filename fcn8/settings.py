@@ -33,7 +33,7 @@ class Kind(NamedTuple):
 
     def check(self, value):
         """The value, if it is allowed; raises ValueError."""
-        if self.convert is float and type(value) is int:
+        if self.convert is float and type(value) is int and abs(value) <= FLOAT32_MAX:
             value = float(value)
         if type(value) is not self.convert or not self.accepts(value):
             raise ValueError(f'{value!r} is not {self.needed}')
@@ -98,8 +98,9 @@ class Settings:
                                                  'that have it')
     runs_dir: str = _option('results', FOLDER, 'runs', 'folder in which each run makes its own', saved=False)
     resume: Optional[str] = _option(
-        'results', FOLDER._replace(metavar='RUN'), None, 'go on with a run, a folder in runs/, where it was stopped, with its '
-        'own settings; --epochs may ask for more, --data-dir and --classes say where its data and its classes are now', saved=False)
+        'results', FOLDER._replace(metavar='RUN'), None,
+        'go on with a run, a folder in runs/, where it was stopped, with its own settings; --epochs may ask for more, '
+        '--data-dir and --classes say where its data and its classes are now', saved=False)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -137,8 +138,9 @@ class Settings:
         return os.path.join(self.data_dir, 'data_road', 'testing')
 
     def saved(self):
-        """The dict for settings.json."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.metadata['saved']}
+        """The dict for settings.json, equal to the one that is read from there again."""
+        names = [field.name for field in dataclasses.fields(self) if field.metadata['saved']]
+        return dict({name: getattr(self, name) for name in names}, image_shape=list(self.image_shape))
 
 
 PUBLISHED = Settings()

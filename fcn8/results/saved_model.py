@@ -2,7 +2,7 @@
 
 The model has the tag `serve` and one signature, `serving_default`: from `pictures`, uint8 [n, h, w, 3], red green blue,
 of any size, to `road_probability`, float32 [n, h, w]; with other classes, which are in classes.json beside it, to
-`class_probabilities`, float32 [n, h, w, classes]. It has no variables and no placeholder but the pictures;
+`class_probabilities`, float32 [n, h, w, classes]. It has no variables, and nothing but the pictures is fed;
 TensorFlow 1.15 and 2.21 load each other's.
 """
 import contextlib

@@ -118,8 +118,9 @@ class Checkpoints:
     def use_best(self, sess):
         """Give the trained variables the best weights, if there are any."""
         if self._best_weights is not None:
-            for name, variable in self._trained.items():
-                variable.load(self._best_weights[name], sess)
+            sess.run([variable.initializer for variable in self._trained.values()],
+                     {variable.initializer.inputs[1]: self._best_weights[name]
+                      for name, variable in self._trained.items()})
 
     def _save_best(self):
         if self._best_is_saved:

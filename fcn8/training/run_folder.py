@@ -8,6 +8,7 @@ events.out.*        the history for TensorBoard
 model/              the trained network
 """
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -101,10 +102,11 @@ class RunFolder:
         """
         testing, folder = self.settings.testing_folder, self.path or self.settings.runs_dir
         pairs = []
+        images.check_pictures(kitti.list_pictures(testing))
         if os.path.isdir(os.path.join(testing, 'gt_image_2')):
-            pairs = kitti.Batches(testing, self.settings.image_shape, cache_mb=0, classes=self.batches.classes).pairs
-        else:
-            images.check_pictures(kitti.list_pictures(testing))
+            pairs = kitti.pair_with_labels(testing)
+            images.run_all(functools.partial(kitti.read_label, classes=self.batches.classes),
+                           [pairs[index][1] for index in images.sample(len(pairs))], 'Check labels')
         try:
             os.makedirs(folder, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
