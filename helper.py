@@ -1,5 +1,5 @@
 """KITTI in, overlays out: the helper functions of the starter project, with its signatures."""
-from fcn8.tf1 import tf  # noqa: F401 - says what is missing, and switches TensorFlow 2 to graph mode
+from fcn8.tf1 import tf  # noqa: F401 (says what is missing, and switches TensorFlow 2 to graph mode)
 
 import os
 import time

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import warnings
 
-from fcn8 import launcher  # noqa: F401 - it chooses this process's GPU, before TensorFlow looks for one
+from fcn8 import launcher  # noqa: F401 (chooses this process's GPU, before TensorFlow looks for one)
 
 NEEDED = ('Python 3.7 with TensorFlow 1.15.0, or Python 3.10 to 3.13 with TensorFlow 2.21, and the packages of '
           'requirements.txt: python -m pip install -r requirements.txt')

@@ -1,8 +1,10 @@
 """What the tests share: cases with a folder of their own, small pictures, a tiny VGG-16, runs of the program."""
+import atexit
 import contextlib
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -68,9 +70,10 @@ class Case(unittest.TestCase):
             imageio.imwrite(self.path(split, 'gt_image_2', f'um_lane_{number:06d}.png'), label[::-1])
         return os.path.join(self.folder, split)
 
-    def write_vgg(self):
-        vgg16.write_slim(self.path('vgg'), seed=1, width=1 / 64)
-        return self.path('vgg')
+    def write_vgg(self, *parts):
+        """A tiny VGG-16 in the folder `vgg`, or in that of another name."""
+        return shutil.copytree(made_once('vgg', lambda path: vgg16.write_slim(path, seed=1, width=1 / 64)),
+                               self.path(*(parts or ('vgg',))))
 
     def assert_user_error(self, function, *args, **kwargs):
         """The function raises a UserError of one line; returns it."""
@@ -96,7 +99,7 @@ class RunCase(Case):
         os.chdir(self.folder)
         self.write_kitti('data/data_road/training')
         self.write_kitti('data/data_road/testing', count=2)
-        vgg16.write_slim('data/vgg', seed=1, width=1 / 64)
+        self.write_vgg('data', 'vgg')
         no_network = mock.patch.multiple(download, VGG_URL='http://127.0.0.1:9/', KERAS_URL='http://127.0.0.1:9/',
                                          KITTI_URL='http://127.0.0.1:9/')
         no_network.start()
@@ -107,7 +110,7 @@ class RunCase(Case):
     def main(self, *arguments):
         """What main.py does with these arguments, on small pictures; returns (exit status, its stderr)."""
         if not {'--resume', '--predict', '--evaluate', '--image-shape'} & set(arguments):
-            arguments += '--image-shape', *map(str, SHAPE)
+            arguments += ('--image-shape', *map(str, SHAPE))
         errors = io.StringIO()
         with contextlib.redirect_stderr(errors):
             try:
@@ -153,29 +156,31 @@ class RunCase(Case):
 
 
 class TrainedCase(RunCase):
-    """A test with a copy of a run that has trained with validation; the class trains once."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls._kept = None
-
-    @classmethod
-    def tearDownClass(cls):
-        super().tearDownClass()
-        if cls._kept:
-            shutil.rmtree(cls._kept)
+    """A test with a copy of a run that has trained with validation; all of them share one training."""
 
     def setUp(self):
         super().setUp()
-        if not self._kept:
-            self.write_kitti('data/data_road/testing', count=1)
-            os.rename('data/data_road/testing/image_2/um_000000.png', 'data/data_road/testing/image_2/<b>&_0.png')
-            os.rename('data/data_road/testing/gt_image_2/um_road_000000.png',
-                      'data/data_road/testing/gt_image_2/<b>&_road_0.png')
-            type(self)._kept = tempfile.mkdtemp()
-            shutil.move(self.new_run(epochs=2, validation=0.25), os.path.join(self._kept, 'run'))
-        self.run_folder = shutil.copytree(os.path.join(self._kept, 'run'), 'runs/1.5')
+        self.run_folder = shutil.copytree(made_once('run', self._train), 'runs/1.5')
+
+    def _train(self, path):
+        self.write_kitti('data/data_road/testing', count=1)
+        os.rename('data/data_road/testing/image_2/um_000000.png', 'data/data_road/testing/image_2/<b>&_0.png')
+        os.rename('data/data_road/testing/gt_image_2/um_road_000000.png',
+                  'data/data_road/testing/gt_image_2/<b>&_road_0.png')
+        shutil.move(self.new_run(epochs=2, validation=0.25), path)
+
+
+def made_once(name, make):
+    """The path of what make(path) has made, once for all tests of this process."""
+    if name not in _made:
+        folder = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, folder)
+        make(os.path.join(folder, name))
+        _made[name] = os.path.join(folder, name)
+    return _made[name]
+
+
+_made = {}  # {name: path}
 
 
 def build_fcn(sess, vgg_path):
@@ -186,6 +191,17 @@ def build_fcn(sess, vgg_path):
     ops = main.optimize(main.layers(layer3_out, layer4_out, layer7_out, 2), correct_label, learning_rate, 2)
     variables.initialize(sess, {})
     return (image_input, correct_label, keep_prob, learning_rate), ops
+
+
+@contextlib.contextmanager
+def full_disk(size):
+    """No file can become larger than so many bytes: for a writer that is like a full disk."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 def read(path):

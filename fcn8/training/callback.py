@@ -180,7 +180,7 @@ class RecordingCallback(Callback):
             self.loss_sum, self.seconds = state['loss_sum'], state['seconds']
             best = self._checkpoints.best_epoch
             self._best_since = (best if best <= len(self.history) else 1) if best else len(self.history) + 1
-            print(f'Going on after {len(self.history)} epochs and {self.pictures} pictures')
+            print(f'Going on in epoch {self.next_epoch}, after {self.pictures} of its pictures')
         self._events = self._run_folder.begin(self._sess.graph, self.history)
 
     def on_batch_end(self, loss, pictures):

@@ -89,9 +89,9 @@ class RunFolder:
             return
         advice = f'to go on: {distributed.command()} --resume {shlex.quote(callback.folder)}'
         if isinstance(error, KeyboardInterrupt):
-            done = f'after {len(callback.history)} epochs and {callback.pictures} pictures; '
+            place = f'in epoch {callback.next_epoch}, after {callback.pictures} of its pictures; '
             raise Stopped(getattr(error, 'signum', signal.SIGINT),
-                          (done if callback.history or callback.pictures else '') + advice)
+                          (place if callback.history or callback.pictures else '') + advice)
         if distributed.is_lost(error):
             raise UserError('another process of the run has ended, and so does this one; ' + advice)
 
@@ -118,8 +118,8 @@ class RunFolder:
     def _check_space(self):
         weights = os.path.getsize(os.path.join(self.settings.vgg_path, 'variables', 'variables.data-00000-of-00001'))
         trained = 0 if self.settings.freeze_encoder else weights  # the decoder is small
-        check_space(self.path or self.settings.runs_dir,
-                    weights + space_needed(os.path.join(self.path or '', 'checkpoints'), trained),
+        checkpoints = os.path.join(self.path or self.settings.runs_dir, 'checkpoints')  # not there in a new run
+        check_space(os.path.dirname(checkpoints), weights + space_needed(checkpoints, trained),
                     'checkpoints and model need')
 
     def _compare_with(self, before):

@@ -1,0 +1,92 @@
+"""The precision that --amp gives on each device, and how it reaches the training."""
+from fcn8.tf1 import tf
+
+import contextlib
+from unittest import mock
+
+import numpy as np
+
+import main
+from fcn8 import device
+from fcn8.device import device_lib
+from fcn8.settings import Settings
+from tests.support import Case, RunCase
+
+
+@contextlib.contextmanager
+def machine(capability=None, bfloat16=False):
+    """A machine with one GPU of that compute capability, if any, and a CPU with or without bfloat16."""
+    devices = [mock.Mock(device_type='CPU', physical_device_desc='')]
+    if capability:
+        description = f'device: 0, name: Some GPU, pci bus id: 0000:00:1e.0, compute capability: {capability}'
+        devices.append(mock.Mock(device_type='GPU', physical_device_desc=description))
+    with mock.patch.object(tf.config.experimental, 'list_physical_devices', return_value=devices[1:]), \
+            mock.patch.object(device_lib, 'list_local_devices', return_value=devices), \
+            mock.patch.object(device, 'cpu_has_bfloat16', return_value=bfloat16):
+        yield
+
+
+class Precision(Case):
+    def choose(self, amp=True, image_shape=Settings.image_shape):
+        """The precision, and what is printed."""
+        self.printed.truncate(0)
+        return device.choose_precision(amp, image_shape), self.printed.getvalue()
+
+    def test_amp_takes_what_the_device_has(self):
+        for capability, expected in (('7.0', 'float16'), ('9.0', 'float16'), ('12.0', 'float16'), ('6.1', 'float32')):
+            with self.subTest(capability), machine(capability, bfloat16=True):
+                precision, printed = self.choose()
+                self.assertEqual(precision, expected)
+                self.assertEqual('--amp has no effect' in printed, precision == 'float32')
+        with machine(bfloat16=True):
+            precision, printed = self.choose()
+            self.assertEqual(precision, 'float32' if tf.__version__.startswith('1.') else 'bfloat16')
+            self.assertEqual('--amp has no effect' in printed, precision == 'float32')
+        with machine():
+            precision, printed = self.choose()
+            self.assertEqual(precision, 'float32')
+            self.assertIn('--amp has no effect: it needs a GPU with tensor cores', printed)
+
+    def test_small_pictures_keep_float32_on_a_cpu(self):
+        with machine(bfloat16=True):
+            self.assertEqual(self.choose(image_shape=(128, 128))[0], self.choose()[0])
+            precision, printed = self.choose(image_shape=(96, 320))
+        self.assertEqual(precision, 'float32')
+        self.assertIn('--amp has no effect', printed)
+        if not tf.__version__.startswith('1.'):
+            self.assertIn('--image-shape of at least 128 pixels', printed)
+        with machine('8.0'):
+            self.assertEqual(self.choose(image_shape=(96, 320)), ('float16', ''))
+
+    def test_float32_without_amp(self):
+        with machine('9.0', bfloat16=True):
+            self.assertEqual(self.choose(amp=False), ('float32', ''))
+        self.assertEqual(device.session_config('float32'), tf.ConfigProto())
+        self.assertNotEqual(device.session_config('float16'), tf.ConfigProto())
+
+
+class Training(RunCase):
+    def test_a_run_in_mixed_precision_learns_as_in_float32(self):
+        settings = dict(image_shape=(128, 128), epochs=2)
+        precision = device.choose_precision(True, settings['image_shape'])
+        if precision == 'float32':
+            self.skipTest(f'TensorFlow {tf.__version__} has no mixed precision on this device')
+        losses = {}
+        for amp in (True, False):
+            self.printed.truncate(0)
+            losses[amp] = [entry['cross_entropy'] for entry in self.history(self.new_run(amp=amp, **settings))]
+            self.assertIn(f'in {precision if amp else "float32"}\n', self.printed.getvalue())
+        np.testing.assert_allclose(losses[True], losses[False], rtol=0.02)
+        self.assertNotEqual(losses[True], losses[False])  # otherwise nothing was rewritten
+
+    def test_the_precision_reaches_session_and_optimizer(self):
+        config = tf.ConfigProto(intra_op_parallelism_threads=1)  # harmless, and unlike the default
+        with mock.patch.object(device, 'choose_precision', return_value='float16'), \
+                mock.patch.object(device, 'session_config', return_value=config) as session_config, \
+                mock.patch.object(tf, 'Session', wraps=tf.Session) as session, \
+                mock.patch.object(main, 'optimize', wraps=main.optimize) as optimize:
+            self.new_run(amp=True)
+        session_config.assert_called_with('float16')
+        session.assert_any_call(config=config)
+        self.assertIs(optimize.call_args[1]['loss_scaling'], True)
+        self.assertIn('in float16\n', self.printed.getvalue())

@@ -1,0 +1,207 @@
+"""Several processes that train together. Some tests start some, with Horovod; without it they are skipped."""
+import os
+import re
+import subprocess
+import sys
+import unittest
+from unittest import mock
+
+from fcn8.tf1 import tf
+
+import imageio.v2 as imageio
+import numpy as np
+
+import helper
+import main
+from fcn8 import command_line, device, distributed, launcher
+from fcn8.data.classes import IGNORED
+from fcn8.errors import UserError
+from fcn8.settings import Settings
+from fcn8.training.run_folder import RunFolder
+from tests.support import LABEL, ROOT, SHAPE, Case, RunCase
+
+try:
+    import horovod.tensorflow
+    import psutil  # comes with it
+except ImportError:
+    horovod = None
+
+STEPS = dict(epochs=2, keep_prob=1., image_shape=SHAPE)
+PROGRAM = os.path.join(ROOT, 'main.py')
+
+
+def train_and_keep_weights(settings):
+    """What each process of test_two_processes_take_the_steps_of_one does, and what one alone does."""
+    train_nn = main.train_nn
+
+    def train(sess, *args):
+        losses = train_nn(sess, *args)
+        weights = {variable.op.name: variable for variable in tf.trainable_variables()}
+        np.savez(f'weights-{distributed.rank()}.npz', **sess.run(weights))
+        return losses
+
+    # As on a GPU with tensor cores, of which the scaling of the loss can be had here, too.
+    precision = 'float16' if settings.get('amp') else 'float32'
+    with mock.patch.object(main, 'train_nn', train), \
+            mock.patch.object(device, 'choose_precision', return_value=precision):
+        print(f'Folder {main.run(Settings(**settings))}.')
+
+
+def fail_in_the_second():
+    """main.py, where one process cannot read a picture in the middle of the training."""
+    train_nn = main.train_nn
+
+    def train(*args):
+        if distributed.rank() == 1:
+            raise UserError('picture.png: damaged')
+        return train_nn(*args)
+
+    with mock.patch.object(main, 'train_nn', train):
+        command_line.execute(command_line.parse(), main.run)
+
+
+class Start(Case):
+    def test_without_horovod(self):
+        alone, broken = mock.MagicMock(), mock.MagicMock()
+        alone.tensorflow.size.return_value = 1  # as if built without support for what has started the processes
+        broken.tensorflow.init.side_effect = tf.errors.NotFoundError(None, None, 'undefined symbol')
+        for version, found, expected in (
+                ('1.15.0', None, 'horovod.*requirements-distributed.txt'),
+                ('2.21.0', None, 'needs TensorFlow 1.15 on Python 3.7, and this is 2.21.0'),
+                ('1.15.0', alone, 'built without support for what started'), ('1.15.0', broken, 'undefined symbol')):
+            modules = {'horovod': found, 'horovod.tensorflow': found and found.tensorflow}
+            with mock.patch.multiple(launcher, RANK=1, SIZE=2), mock.patch.object(tf, '__version__', version), \
+                    mock.patch.dict(sys.modules, modules):
+                settings = Settings(data_dir=self.folder, runs_dir=self.folder)
+                self.assertRegex(self.assert_user_error(main.run, settings),
+                                 'process 1 of 2, and Horovod cannot be used: .*' + expected)
+
+    def test_processes_that_have_found_different_things(self):
+        found = {'TensorFlow': '1.15.0', 'precision': 'float32'}
+        with mock.patch.object(distributed, 'gather', lambda value: [value, value, dict(value, precision='float16')]):
+            self.assertRegex(self.assert_user_error(distributed.compare, found),
+                             'precision differs: it is float16 in process 2, and float32 in process 0')
+
+    def test_a_model_is_used_by_one_process(self):
+        process = subprocess.run([sys.executable, PROGRAM, '--predict', 'x.png', '--model', 'runs/1.5'],
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                 env=dict(os.environ, HOROVOD_RANK='0', HOROVOD_SIZE='2'))
+        self.assertEqual(process.returncode, 2)
+        self.assertRegex(process.stdout, '^error: --predict and --evaluate are for one process')
+
+
+class FewTestPictures(RunCase):
+    def test_there_may_be_fewer_than_processes(self):
+        """Only the pictures to train on are shared."""
+        settings = Settings(image_shape=SHAPE)
+        with mock.patch.multiple(launcher, RANK=0, SIZE=3):
+            batches = helper.gen_batch_function(settings.training_folder, SHAPE, seed=0)
+            with RunFolder(settings, batches, 'float32'):
+                self.assertEqual(len(os.listdir(os.path.join(settings.testing_folder, 'image_2'))), 2)
+
+
+@unittest.skipUnless(horovod, 'Horovod is not installed')
+class Together(RunCase):
+    def start(self, processes, *command):
+        horovodrun = subprocess.Popen(
+            [sys.executable, '-m', 'horovod.runner.launch', '-np', str(processes), sys.executable] + list(command),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ, PYTHONPATH=ROOT))
+        self.addCleanup(horovodrun.stdout.close)
+        self.addCleanup(horovodrun.terminate)
+        return horovodrun
+
+    def train(self, processes, **settings):
+        """The folder of the run, and the weights of each process after the training."""
+        code = f'import tests.test_distributed as t; t.train_and_keep_weights({settings!r})'
+        horovodrun = self.start(processes, '-c', code)
+        output = horovodrun.communicate()[0]
+        self.assertEqual(horovodrun.returncode, 0, output)
+        self.assertEqual(len(re.findall('Epoch 2/2: cross', output)), 1)  # of the chief alone
+        weights = [dict(np.load(f'weights-{rank}.npz')) for rank in range(processes)]
+        return re.search(r'Folder (\S+)\.', output).group(1), weights
+
+    def assert_equal_weights(self, first, second, atol):
+        self.assertEqual(set(first), set(second))
+        for name in first:
+            np.testing.assert_allclose(first[name], second[name], rtol=0, atol=atol, err_msg=name)
+
+    def test_two_processes_take_the_steps_of_one(self):
+        """And all have equal weights in the end."""
+        self.write_kitti('data/data_road/training', count=10)
+        label = imageio.imread(LABEL)
+        label[:, :SHAPE[1] // 2] = IGNORED  # so a process that has it has fewer pixels
+        imageio.imwrite(LABEL, label)
+        for settings in (dict(validation=0.2, amp=True), dict(validation=0.2, freeze_encoder=True),
+                         dict(decoder_first=1, decay=True, augment=True)):
+            with self.subTest(**settings):
+                one, (alone,) = self.train(1, batch_size=4, **dict(STEPS, **settings))
+                two, (first, second) = self.train(2, batch_size=2, **dict(STEPS, **settings))
+                self.assert_equal_weights(first, second, atol=0)
+                self.assert_equal_weights(first, alone, atol=1e-5)
+                for entry, others in zip(self.history(one), self.history(two)):
+                    np.testing.assert_allclose(entry['cross_entropy'], others['cross_entropy'], atol=1e-5)
+                    for name, score in entry.get('validation', {}).items():
+                        np.testing.assert_allclose(score, others['validation'][name], atol=1e-2)
+
+    def processes(self, horovodrun):
+        """{rank: psutil.Process} of those that horovodrun has started."""
+        started = [process for process in psutil.Process(horovodrun.pid).children(recursive=True)
+                   if any(part.endswith('main.py') for part in process.cmdline()) and 'sh' not in process.name()]
+        return {int(process.environ()['HOROVOD_RANK']): process for process in started}
+
+    def test_a_killed_process_ends_all_and_any_number_can_resume(self):
+        self.write_kitti('data/data_road/training', count=8)
+        unbroken = self.history(main.run(Settings(runs_dir='unbroken', epochs=60, batch_size=2, keep_prob=1.,
+                                                  image_shape=SHAPE)))
+        arguments = ['--epochs', '60', '--batch-size', '1', '--keep-prob', '1', '--image-shape'] + list(map(str, SHAPE))
+        for killed, other in ((1, 0), (0, 1)):
+            with self.subTest(killed=killed):
+                horovodrun, output, processes = self.start(2, PROGRAM, *arguments), '', {}
+                for line in horovodrun.stdout:
+                    output += line
+                    if 'Epoch 5/' in line and not processes:
+                        processes = self.processes(horovodrun)
+                        self.assertEqual(sorted(processes), [0, 1])
+                        processes[killed].kill()
+                self.assertNotEqual(horovodrun.wait(), 0)
+                folder = os.path.join('runs', os.readlink('runs/latest'))
+                # The second where horovodrun is faster than the lost connection.
+                self.assertRegex(output, fr'\[{other}\]<stderr>:(error: another process of the run has ended|stopped)'
+                                         fr'.*to go on: horovodrun -np 2 python main.py --resume {folder}')
+                self.assertFalse(any(process.is_running() for process in processes.values()))
+        self.resume(2, folder, stop=1)
+        for entry, others in list(zip(self.history(folder), unbroken))[:9]:  # later rounding errors have grown
+            np.testing.assert_allclose(entry['cross_entropy'], others['cross_entropy'], atol=3e-4)
+        self.resume(3, folder, '--epochs', '61')
+        self.assertEqual(self.main('--resume', folder, '--epochs', '62')[0], 0)
+        self.assertEqual(len(self.history(folder)), 62)
+
+    def resume(self, number, folder, *options, stop=None):
+        """Resume with so many processes; the one of rank `stop` is asked to stop, which only the chief heeds."""
+        horovodrun, output = self.start(number, PROGRAM, '--resume', folder, *options), ''
+        for line in horovodrun.stdout:
+            output += line
+            if stop and 'Epoch 20/' in line:
+                self.processes(horovodrun)[stop].terminate()
+                stop = None
+        self.assertEqual(horovodrun.wait(), 0, output)
+        self.assertIn('Going on in epoch', output)
+        self.assertIn('Page: ', output)
+
+    def test_a_stop_says_how_to_resume(self):
+        horovodrun, output = self.start(2, PROGRAM, '--epochs', '2000', '--image-shape', *map(str, SHAPE)), ''
+        for line in horovodrun.stdout:
+            if 'Epoch 3/' in line and 'Epoch 3/' not in output:
+                horovodrun.terminate()
+            output += line
+        self.assertNotEqual(horovodrun.wait(), 0)
+        self.assertRegex(output, r'\[0\]<stderr>:stopped .*to go on: horovodrun -np 2 python main.py --resume ')
+
+    def test_an_error_in_one_process_is_shown_and_ends_all(self):
+        code = 'import tests.test_distributed as t; t.fail_in_the_second()'
+        horovodrun = self.start(2, '-c', code, '--epochs', '1', '--image-shape', *map(str, SHAPE))
+        output = horovodrun.communicate()[0]
+        self.assertNotEqual(horovodrun.returncode, 0)
+        self.assertRegex(output, r'\[1\]<stderr>:error: picture.png: damaged')
+        self.assertRegex(output, r'\[0\]<stderr>:(error: another process of the run has ended|stopped)')
+        self.assertNotIn('main.py", line', output)

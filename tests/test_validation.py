@@ -1,0 +1,132 @@
+"""Validation: how often the pictures are scored, and that the best epoch's weights are used."""
+from fcn8.tf1 import tf
+
+import json
+import os
+import types
+import unittest
+from unittest import mock
+
+import numpy as np
+
+import helper
+from fcn8.data import images
+from fcn8.results import metrics, saved_model
+from fcn8.training import validation
+from fcn8.training.callback import best_epoch
+from fcn8.training.checkpoints import Checkpoints
+from tests.support import SHAPE, Case, TrainedCase, cut, write
+
+
+class Epochs(unittest.TestCase):
+    def test_scoring_takes_a_tenth_of_the_time_at_most(self):
+        for trained, scored, features, due in ((80, 20, None, [1, 2, 3, 4, 5, 6, 7]), (50, 50, None, [3, 6, 7]),
+                                               (80, 20, (), [4, 7]), (99, 1, (), [1, 2, 3, 4, 5, 6, 7])):
+            paths = ['um_000000.png'] * scored
+            batches = types.SimpleNamespace(pictures=trained, validation_pictures=paths, validation_share=paths,
+                                            features=features)
+            scoring = validation.Validation(None, batches)
+            self.assertEqual([epoch for epoch in range(1, 8) if scoring.is_due(epoch, 7)], due)
+
+    def test_the_best_epoch_has_the_highest_iou_or_without_validation_the_lowest_cross_entropy(self):
+        history = [dict(epoch=number, cross_entropy=value) for number, value in ((1, .5), (2, .2), (3, .3))]
+        self.assertEqual(best_epoch(history)['epoch'], 2)
+        for entry, iou in zip(history, (None, .6, .7)):
+            entry['validation'] = dict(road_iou=iou, max_f=iou)
+        self.assertEqual(best_epoch(history)['epoch'], 3)
+        for entry, iou in zip(history, (.8, None, .7)):
+            entry['validation'] = dict(mean_iou=iou, pixel_accuracy=.5)
+        self.assertEqual(best_epoch(history)['epoch'], 1)
+
+
+class BestWeights(Case):
+    def test_damaged_ones_are_reported_and_left_out(self):
+        weight = tf.get_variable('weight', [3], initializer=tf.zeros_initializer())
+        with tf.Session() as sess:
+            checkpoints = Checkpoints(self.folder)
+            weight.load([1, 2, 3], sess)
+            checkpoints.keep_best(sess, epoch=1)
+            weight.load([4, 5, 6], sess)
+            checkpoints.save(sess, dict(history=[{}], pictures=0))
+            best = self.path('best.npz')
+            with np.load(best) as arrays:
+                whole = dict(arrays)
+            for damage, expected in (
+                    (lambda path: None, [1, 2, 3]), (cut, [4, 5, 6]), (os.remove, [4, 5, 6]),
+                    (lambda path: write(path, b'PK nothing'), [4, 5, 6]),
+                    (lambda path: np.savez(path, **dict(whole, epoch=0)), [4, 5, 6]),
+                    (lambda path: np.savez(path, **dict(whole, weight=np.zeros(4, np.float32))), [4, 5, 6])):
+                np.savez(best, **whole)
+                damage(best)
+                self.printed.truncate(0)
+                checkpoints = Checkpoints(self.folder)
+                checkpoints.restore(sess)
+                checkpoints.use_best(sess)
+                self.assertEqual(sess.run(weight).tolist(), expected)
+                self.assertEqual('best.npz: damaged' in self.printed.getvalue(), expected != [1, 2, 3])
+
+
+class Validation(TrainedCase):
+    def scored(self, *ious):
+        """Have the validations give these road IoU, one after the other."""
+        run, remaining = validation.Validation.run, iter(ious)
+        return mock.patch.object(validation.Validation, 'run', lambda *args: dict(run(*args), road_iou=next(remaining)))
+
+    def assert_uses(self, folder, epoch):
+        """The run's model has the validation scores of this epoch, and of no other, and settings.json names it."""
+        batches = helper.gen_batch_function('data/data_road/training', SHAPE, 0, validation=0.25)
+        (_, labels), = batches.validation_batches()
+        scores = metrics.RoadScores()
+        with saved_model.load(folder) as model:
+            segmented = model.segment(images.read_picture(path) for path in batches.validation_pictures)
+            scores.add(np.array([probability for _, probability in segmented]), labels)
+        history = self.history(folder)
+        differences = [max(abs(value - entry['validation'][name]) for name, value in scores.summary().items()
+                           if name != 'road_iou') for entry in history]
+        equal = [number for number, difference in enumerate(differences, start=1) if difference < 2e-3]
+        self.assertEqual(equal, [epoch])
+        with open(os.path.join(folder, 'settings.json')) as file:
+            best = json.load(file)['best']
+        self.assertEqual(best['epoch'], epoch)
+        for name in ('cross_entropy', 'validation'):
+            self.assertEqual(best[name], history[epoch - 1][name])
+
+    def test_the_weights_of_the_best_epoch_are_used(self):
+        with self.scored(0.9, 0.8, 0.7), mock.patch.object(validation, 'SHARE_OF_TIME', 0.9):
+            folder = self.new_run(epochs=3, validation=0.25, freeze_encoder=True)
+        self.assertRegex(self.printed.getvalue(), 'best epoch, epoch 1 of 3: .*, validation road IoU 0.900')
+        self.assertEqual([entry['best'] for entry in self.history(folder)], [True, False, False])
+        self.assert_uses(folder, epoch=1)
+
+    def test_lost_best_weights_give_way_to_those_of_the_best_epoch_to_come(self):
+        best = os.path.join(self.run_folder, 'checkpoints', 'best.npz')
+        cut(best)
+        with self.scored(-1, -2):  # both lower than those before
+            self.assertEqual(self.main('--resume', self.run_folder, '--epochs', '4')[0], 0)
+        self.assertIn('best.npz: damaged', self.printed.getvalue())
+        self.assertIn('best epoch, epoch 3 of 4', self.printed.getvalue())
+        self.assert_uses(self.run_folder, epoch=3)
+        self.printed.truncate(0)
+        self.assertEqual(self.main('--resume', self.run_folder)[0], 0)  # from what the first time has written
+        self.assertNotIn('damaged', self.printed.getvalue())
+        self.assertIn('best epoch, epoch 3 of 4', self.printed.getvalue())
+        os.remove(best)
+        self.assertEqual(self.main('--resume', self.run_folder)[0], 0)
+        self.assertIn('best epoch are lost; those in use are of the last, epoch 4 of 4', self.printed.getvalue())
+
+    def test_best_weights_of_an_epoch_that_is_repeated_are_replaced(self):
+        """A killed run may have kept them after its last checkpoint; where dropout has no seed, they are others."""
+        path = os.path.join(self.run_folder, 'checkpoints', 'best.npz')
+        with np.load(path) as arrays:
+            first = dict(arrays)
+        np.savez(path, **dict(first, epoch=3))
+        with self.scored(0.999):
+            self.assertEqual(self.main('--resume', self.run_folder, '--epochs', '3')[0], 0)
+        with np.load(path) as arrays:
+            self.assertTrue(any((arrays[name] != first[name]).any() for name in first if name != 'epoch'))
+
+    def test_a_diverged_network_is_refused(self):
+        status, errors = self.main('--validation', '0.25', '--batch-size', '10', '--learning-rate', '1e20', '--l2', '0',
+                                   '--epochs', '2')
+        self.assertEqual(status, 2)
+        self.assertRegex(errors.splitlines()[-1], '^error: .*probabilities .*nan.*lower --learning-rate')
