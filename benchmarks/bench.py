@@ -8,13 +8,12 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-from tf1 import tf
+from fcn8.tf1 import tf
 
 import argparse
 import collections
 import concurrent.futures
 import contextlib
-import functools
 import itertools
 import multiprocessing
 import platform
@@ -24,18 +23,25 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-import device
 import helper
 import main
-import palettes
-import recorder
-import safety
 import starter
+from fcn8 import device, errors
+from fcn8.data import kitti
+from fcn8.data.classes import KITTI_ROAD
+from fcn8.files import stem
+from fcn8.settings import COUNT, Settings
+from fcn8.training import features, variables
+from fcn8.training.callback import Callback
 
-NUM_CLASSES = len(palettes.PUBLISHED)
+IMAGE_SHAPE = Settings.image_shape
+NUM_CLASSES = len(KITTI_ROAD)
 SIDES = ('starter', 'ours')
 GPU_STEP = 0.1  # seconds: a step of 5 pictures on a GPU, for which the consumer below sleeps
 PAINTED = 32  # pictures in a round of inference
+MATRIX = 4096  # rows and columns of the matrices of which a product shows what the machine can do
+PICTURES = (50, 100, 194)  # numbers of pictures by which the growth is shown
+BATCH_SIZES = (1, 2, 5, 10)
 
 # What is measured: folders of the SavedModel and of data_road, training pictures to take (None: all), in a step
 Job = collections.namedtuple('Job', 'vgg data pictures batch_size amp')
@@ -71,17 +77,17 @@ def batches_later_epochs(job, side):
 def make_batches(job, side, **settings):
     gen_batch_function = starter.gen_batch_function if side == 'starter' else helper.gen_batch_function
     with quietly():
-        return gen_batch_function(os.path.join(job.data, 'training'), main.IMAGE_SHAPE, **settings)
+        return gen_batch_function(os.path.join(job.data, 'training'), IMAGE_SHAPE, **settings)
 
 
 @contextlib.contextmanager
 def inference(job, side):
     with network(job) as (sess, image_input, keep_prob, nn_last_layer), tempfile.TemporaryDirectory() as folder:
         logits = tf.reshape(nn_last_layer, [-1, NUM_CLASSES])
-        main.initialize_new_variables(sess)
+        variables.initialize(sess, {})
         testing = link_pictures(os.path.join(job.data, 'testing'), PAINTED, os.path.join(folder, 'data_road/testing'))
-        paths = helper.list_pictures(testing)
-        sess.run(tf.nn.softmax(logits), {image_input: next(helper.read_batches(paths, main.IMAGE_SHAPE)),
+        paths = kitti.list_pictures(testing)
+        sess.run(tf.nn.softmax(logits), {image_input: next(kitti.read_batches(paths, IMAGE_SHAPE)),
                                          keep_prob: 1.0})  # the first pass prepares the graph
 
         def work():
@@ -90,12 +96,12 @@ def inference(job, side):
             with sess.graph.as_default(), quietly():
                 if side == 'starter':
                     starter.save_inference_samples(
-                        work.output, sess, main.IMAGE_SHAPE, logits, keep_prob, image_input, paths)
+                        work.output, sess, IMAGE_SHAPE, logits, keep_prob, image_input, paths)
                 else:
                     work.output = helper.save_inference_samples(
-                        work.output, folder, sess, main.IMAGE_SHAPE, logits, keep_prob, image_input)
+                        work.output, folder, sess, IMAGE_SHAPE, logits, keep_prob, image_input)
             return (time.time() - start) / len(paths)
-        work.pictures = [starter.imresize(starter.imread(path), main.IMAGE_SHAPE) for path in paths]
+        work.pictures = [starter.imresize(starter.imread(path), IMAGE_SHAPE) for path in paths]
         yield work
 
 
@@ -109,14 +115,14 @@ def fine_tuning_step(job, side, decoder_only=False):
             ops = starter.optimize(nn_last_layer, labels, rate, NUM_CLASSES, decoder if decoder_only else None)
         else:
             ops = main.optimize(nn_last_layer, labels, rate, NUM_CLASSES)
-        main.initialize_new_variables(sess)
+        variables.initialize(sess, {})
         batches = itertools.cycle(list(itertools.islice(make_batches(job, 'ours')(job.batch_size), 2)))
 
         def work():
             images, one_hot = next(batches)
             start = time.time()
-            sess.run(ops[1:], {image_input: images, labels: one_hot, keep_prob: main.KEEP_PROB,
-                               rate: main.LEARNING_RATE})
+            sess.run(ops[1:], {image_input: images, labels: one_hot, keep_prob: Settings.keep_prob,
+                               rate: Settings.learning_rate})
             return (time.time() - start) / len(images)
         work()  # the first step prepares the graph
         yield work
@@ -130,46 +136,40 @@ def decoder_step(job, side):
             yield work
         return
     with tempfile.TemporaryDirectory() as folder:
-        _, vgg_features = make_features(job, folder)
-        get_batches_fn = make_batches(job, side)
+        _, get_batches_fn = make_features(job, folder)
 
         def work():
-            return train_decoder(job, vgg_features, get_batches_fn, epochs=3)
+            return train_decoder(job, get_batches_fn, epochs=3)
         yield work
 
 
 def make_features(job, folder):
-    """The features of the training pictures, kept in `folder`: (seconds for a picture, arrays)."""
+    """The batches of the training pictures' features, kept in `folder`: (seconds for a picture, data.kitti.Batches)."""
     os.symlink(os.path.abspath(job.vgg), os.path.join(folder, 'vgg'))
     link_pictures(os.path.join(job.data, 'training'), job.pictures, os.path.join(folder, 'data_road/training'))
+    get_batches_fn = make_batches(job._replace(data=os.path.join(folder, 'data_road')), 'ours')
     with quietly():
-        config, _ = device.choose_precision(job.amp, main.IMAGE_SHAPE)
+        precision = device.choose_precision(job.amp, IMAGE_SHAPE)
         start = time.time()
-        vgg_features = main.compute_features(folder, config, 'float32', image_shape=main.IMAGE_SHAPE)
-        return (time.time() - start) / len(vgg_features[0]), vgg_features
+        get_batches_fn.features = features.compute(
+            Settings(data_dir=folder, image_shape=IMAGE_SHAPE), get_batches_fn, precision, main.load_vgg)
+        return (time.time() - start) / get_batches_fn.pictures, get_batches_fn
 
 
-def train_decoder(job, vgg_features, get_batches_fn, epochs):
-    """Seconds for a picture in the epochs behind the first, which also prepares the graph."""
-    seconds, get_batches_fn.features = [], [vgg_features]
-
-    @functools.wraps(get_batches_fn)
-    def timed(batch_size):
-        start = time.time()
-        for batch in get_batches_fn(batch_size):
-            yield batch
-        seconds.append(time.time() - start)
+def train_decoder(job, get_batches_fn, epochs):
+    """Seconds for a picture in the epochs after the first, which also prepares the graph."""
+    settings = Settings(epochs=epochs, batch_size=job.batch_size, image_shape=IMAGE_SHAPE)
+    callback = Callback(settings, get_batches_fn)
     with quietly():
-        main.train_decoder(timed, recorder.Progress(), main.L2, 0, epochs=epochs,
-                           batch_size=job.batch_size, learning_rate=main.LEARNING_RATE, keep_prob=main.KEEP_PROB)
-    return np.median(seconds[1:]) / len(vgg_features[0])
+        main.train_decoder(settings, get_batches_fn, callback)
+    return np.median([entry['seconds'] for entry in callback.history[1:]]) / get_batches_fn.pictures
 
 
 @contextlib.contextmanager
 def network(job):
     """Gives (session, image_input, keep_prob, the decoder's output)."""
     with quietly():
-        config, _ = device.choose_precision(job.amp, main.IMAGE_SHAPE)
+        config = device.session_config(device.choose_precision(job.amp, IMAGE_SHAPE))
     with tf.Graph().as_default(), tf.Session(config=config) as sess:
         tf.set_random_seed(0)
         vgg = main.load_vgg(sess, job.vgg)
@@ -178,10 +178,10 @@ def network(job):
 
 def link_pictures(source, count, target):
     """A folder in KITTI's layout with links to the first `count` pictures of another one, and to their labels."""
-    for path in helper.list_pictures(source)[:count]:
+    for path in kitti.list_pictures(source)[:count]:
         name = os.path.basename(path)
-        category, _, number = os.path.splitext(name)[0].rpartition('_')
-        for part, linked in (('image_2', name), ('gt_image_2', '{}_road_{}.png'.format(category, number))):
+        label = '_road_'.join(stem(path).rsplit('_', 1)) + '.png'
+        for part, linked in (('image_2', name), ('gt_image_2', label)):
             os.makedirs(os.path.join(target, part), exist_ok=True)
             if os.path.exists(os.path.join(source, part, linked)):
                 os.symlink(os.path.abspath(os.path.join(source, part, linked)), os.path.join(target, part, linked))
@@ -254,16 +254,15 @@ def one_round(sides, job, side):
 def frozen_run(job):
     """(seconds for a picture to compute the features, to train an epoch on them)."""
     with tempfile.TemporaryDirectory() as folder:
-        seconds, vgg_features = make_features(job, folder)
-        get_batches_fn = make_batches(job._replace(data=os.path.join(folder, 'data_road')), 'ours')
-        return seconds, train_decoder(job, vgg_features, get_batches_fn, epochs=3)
+        seconds, get_batches_fn = make_features(job, folder)
+        return seconds, train_decoder(job, get_batches_fn, epochs=3)
 
 
 def forward_pass(job, rounds):
     """(floating-point operations of the network for a picture, seconds for a picture in batches, layer by layer)."""
     with network(job) as (sess, image_input, keep_prob, nn_last_layer):
-        main.initialize_new_variables(sess)
-        pictures = next(make_batches(job, 'ours')(helper.INFERENCE_BATCH))[0]
+        variables.initialize(sess, {})
+        pictures = next(make_batches(job, 'ours')(kitti.INFERENCE_BATCH))[0]
         # A kernel is applied once for each pixel of the smaller side: behind a convolution, before a transposed one.
         sizes = [(tf.shape(op.inputs[1]), tf.shape(op.outputs[0] if op.type == 'Conv2D' else op.inputs[2]))
                  for op in sess.graph.get_operations() if op.type in ('Conv2D', 'Conv2DBackpropInput')]
@@ -277,10 +276,10 @@ def forward_pass(job, rounds):
     return operations, np.median(seconds[1:])
 
 
-def matrix_product_rate(rounds, size=4096):
+def matrix_product_rate(rounds):
     """Floating-point operations a second of a float32 matrix product, the best of the rounds."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        matrix = tf.Variable(tf.random_uniform([size, size]))
+        matrix = tf.Variable(tf.random_uniform([MATRIX, MATRIX]))
         product = tf.matmul(matrix, matrix).op
         sess.run(matrix.initializer)
         seconds = []
@@ -288,7 +287,7 @@ def matrix_product_rate(rounds, size=4096):
             start = time.time()
             sess.run(product)
             seconds.append(time.time() - start)
-    return 2 * size ** 3 / min(seconds)
+    return 2 * MATRIX ** 3 / min(seconds)
 
 
 # Printing
@@ -310,7 +309,7 @@ def print_machine():
 
 
 def milliseconds(seconds):
-    return '{:.0f}'.format(1000 * seconds) if seconds > 0.1 else '{:.3g}'.format(1000 * seconds)
+    return f'{1000 * seconds:.0f}' if seconds > 0.1 else f'{1000 * seconds:.3g}'
 
 
 def print_comparison(job, rounds):
@@ -329,82 +328,81 @@ def print_comparison(job, rounds):
         memory = [in_a_process(one_round, sides, job, side)[1] for side in SIDES]
         print_row(name, *[milliseconds(medians[name][side]) for side in SIDES] + [
             '{:.2f}'.format(medians[name]['starter'] / medians[name]['ours'])] + [
-                '{:.0f}'.format(peak) for peak in memory])
-    print('\nThe first epoch is from the folder to the last batch. Of the pixels of the overlays {} differ between the '
-          'sides, and {:.0f} % are painted. Our decoder step is on features that are there.'.format(
-              different, 100 * painted))
+                f'{peak:.0f}' for peak in memory])
+    print(f'\nThe first epoch is from the folder to the last batch. Of the pixels of the overlays {different} differ '
+          f'between the sides, and {100 * painted:.0f} % are painted. Our decoder step is on features that are there.')
 
 
-def print_frozen_run(job, count, features, epoch):
+def print_frozen_run(job, count, computing, epoch):
     """What a whole training with the encoder frozen takes on either side, from seconds for a picture of each part."""
     with decoder_step(job, 'starter') as work:
         step = work()
-    print('\nTraining the decoder on {} pictures for {} epochs, computed from a picture of each: {:.1f} minutes the '
-          "starter's way, ours {:.1f} with the features, {:.1f} where they are there.".format(
-              count, main.EPOCHS, count * main.EPOCHS * step / 60, count * (features + main.EPOCHS * epoch) / 60,
-              count * main.EPOCHS * epoch / 60))
+    starters, later = (count * Settings.epochs * seconds / 60 for seconds in (step, epoch))
+    print(f'\nTraining the decoder on {count} pictures for {Settings.epochs} epochs, computed from a picture of each: '
+          f"{starters:.1f} minutes the starter's way, ours {count * computing / 60 + later:.1f} with the features, "
+          f'{later:.1f} where they are there.')
 
 
 def print_amp(job, rounds):
-    _, precision = device.choose_precision(True, main.IMAGE_SHAPE)
+    precision = device.choose_precision(True, IMAGE_SHAPE)
     if precision == 'float32':
         return
     with contextlib.ExitStack() as stack:
         medians = compare({amp: stack.enter_context(fine_tuning_step(job._replace(amp=amp), 'ours'))
                            for amp in (False, True)}, rounds)
-    print('\n--amp: a fine-tuning step in {} takes {} ms for a picture, in float32 {} ms, {:.2f} times as long.'.format(
-        precision, milliseconds(medians[True]), milliseconds(medians[False]), medians[False] / medians[True]))
+    print(f'\n--amp: a fine-tuning step in {precision} takes {milliseconds(medians[True])} ms for a picture, in '
+          f'float32 {milliseconds(medians[False])} ms, {medians[False] / medians[True]:.2f} times as long.')
 
 
 def print_waiting(job):
-    print('\nshare of the time that a consumer with steps of {:.0f} ms waits for batches:\n'.format(1000 * GPU_STEP))
+    print(f'\nshare of the time that a consumer with steps of {1000 * GPU_STEP:.0f} ms waits for batches:\n')
     print_row("starter's", 'ours, pictures in memory', 'ours, pictures read again (--cache-mb 0)')
     print_row(*['---'] * 3)
-    print_row(*['{:.1f} %'.format(100 * waiting(get_batches_fn, job.batch_size)) for get_batches_fn in (
+    print_row(*[f'{100 * waiting(get_batches_fn, job.batch_size):.1f} %' for get_batches_fn in (
         make_batches(job, 'starter'), make_batches(job, 'ours'), make_batches(job, 'ours', cache_mb=0))])
 
 
 def print_limit(job, rounds):
     operations, seconds = forward_pass(job, rounds)
     rate = matrix_product_rate(rounds)
-    print('\nThe forward pass takes {:.1f} GFLOP and {:.0f} ms for a picture: {:.0f} GFLOP/s, {:.0f} % of the {:.0f} '
-          'GFLOP/s of a float32 matrix product.'.format(operations / 1e9, 1000 * seconds, operations / seconds / 1e9,
-                                                        100 * operations / seconds / rate, rate / 1e9))
+    print(f'\nThe forward pass takes {operations / 1e9:.1f} GFLOP and {1000 * seconds:.0f} ms for a picture: '
+          f'{operations / seconds / 1e9:.0f} GFLOP/s, {100 * operations / seconds / rate:.0f} % of the '
+          f'{rate / 1e9:.0f} GFLOP/s of a float32 matrix product.')
 
 
 def print_growth(job):
-    available = len(helper.list_pictures(os.path.join(job.data, 'training')))
+    available = len(kitti.list_pictures(os.path.join(job.data, 'training')))
     print('\n--freeze-encoder, by the number of pictures: milliseconds for a picture, and peak memory in MB, which '
           'includes what is mapped of the features:\n')
     print_row('pictures', 'features', 'an epoch on them', 'memory')
     print_row(*['---'] * 4)
-    for count in sorted({min(count, available) for count in (50, 100, 194)}):
-        (features, epoch), peak = in_a_process(frozen_run, job._replace(pictures=count))
-        print_row(count, milliseconds(features), milliseconds(epoch), '{:.0f}'.format(peak))
-    print_frozen_run(job, count, features, epoch)
+    for count in sorted({min(count, available) for count in PICTURES}):
+        (computing, epoch), peak = in_a_process(frozen_run, job._replace(pictures=count))
+        print_row(count, milliseconds(computing), milliseconds(epoch), f'{peak:.0f}')
+    print_frozen_run(job, count, computing, epoch)
     print('\na fine-tuning step, by the batch size: milliseconds for a picture, and peak memory in MB:\n')
     print_row('batch', 'a picture', 'memory')
     print_row(*['---'] * 3)
-    for batch_size in (1, 2, 5, 10):
+    for batch_size in BATCH_SIZES:
         seconds, peak = in_a_process(one_round, fine_tuning_step, job._replace(batch_size=batch_size), 'ours')
-        print_row(batch_size, milliseconds(seconds), '{:.0f}'.format(peak))
+        print_row(batch_size, milliseconds(seconds), f'{peak:.0f}')
 
 
 def bench():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--vgg', metavar='DIR', help='SavedModel to run (default: the slim one of the demo)')
     parser.add_argument('--data', metavar='DIR', help='data_road to read (default: the scenes of the demo)')
-    parser.add_argument('--rounds', type=main.number(int, 'positive whole number', lambda value: value > 0), default=5,
+    parser.add_argument('--rounds', type=COUNT.parse, default=5,
                         metavar='N', help='rounds of which the median is shown')
     arguments = parser.parse_args()
     demo = None
     if not (arguments.vgg and arguments.data):
         os.makedirs('data', exist_ok=True)
-        demo = main.prepare_demo('data', 0)
+        demo = demo.prepare(Settings())
     job = Job(arguments.vgg or os.path.join(demo, 'vgg'), arguments.data or os.path.join(demo, 'data_road'), None,
-              main.BATCH_SIZE, False)
+              Settings.batch_size, False)
     # What is wrong with them is better said before the tables than between them.
-    helper.list_pictures(os.path.join(job.data, 'testing'))
+    kitti.list_pictures(os.path.join(job.data, 'testing'))
     make_batches(job, 'ours')
     with network(job):
         print_machine()
@@ -416,5 +414,5 @@ def bench():
 
 
 if __name__ == '__main__':
-    with safety.errors_in_one_line('a device with more memory'):
+    with errors.in_one_line('a device with more memory'):
         bench()

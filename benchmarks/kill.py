@@ -28,7 +28,7 @@ def finish(arguments):
     process = start(arguments)
     errors = process.communicate()[1].decode()
     if process.returncode:
-        sys.exit('exit status {}: {}'.format(process.returncode, errors[-500:]))
+        sys.exit(f'exit status {process.returncode}: {errors[-500:]}')
 
 
 def history(run):
@@ -36,7 +36,7 @@ def history(run):
     with open(os.path.join(run, 'history.jsonl')) as file:
         entries = [json.loads(line) for line in file]
     if [entry['epoch'] for entry in entries] != list(range(1, len(entries) + 1)):
-        sys.exit('{}: a gap in the history'.format(run))
+        sys.exit(f'{run}: a gap in the history')
     return entries
 
 
@@ -57,7 +57,7 @@ def kill(process, folder, delay, while_saving):
     if process.wait() == 0:
         return None
     if process.returncode != -signal.SIGKILL:
-        sys.exit('exit status {}: {}'.format(process.returncode, errors[-500:]))
+        sys.exit(f'exit status {process.returncode}: {errors[-500:]}')
     if not glob.glob(os.path.join(folder, '[0-9]*', 'settings.json')):
         return 'what comes before the run has its folder'
     return 'starting, training or painting' if scratch() <= left_by_others else 'saving'
@@ -79,15 +79,15 @@ def kill_and_compare(demo, longest, expected, kills, chance):
                     break
                 found[hit] += 1
                 for path in glob.glob(os.path.join(folder, '[0-9]*', 'history.jsonl')):
-                    print('kill {}: {} epochs are done'.format(
-                        sum(found.values()), len(history(os.path.dirname(path)))), flush=True)
+                    epochs = len(history(os.path.dirname(path)))
+                    print(f'kill {sum(found.values())}: {epochs} epochs are done', flush=True)
                 for path in glob.glob(os.path.join(folder, '[0-9]*', 'settings.json')):
                     arguments = ['--resume', os.path.dirname(path)]
             else:
                 finish(arguments)
             got = history(os.path.join(folder, 'latest'))
         if len(got) != len(expected):
-            sys.exit('{} epochs instead of {}'.format(len(got), len(expected)))
+            sys.exit(f'{len(got)} epochs instead of {len(expected)}')
         runs += 1
         difference = max([difference] + [abs(ours['cross_entropy'] - theirs['cross_entropy'])
                                          for ours, theirs in zip(got, expected)])
@@ -113,9 +113,9 @@ def main():
         runs, found, difference = kill_and_compare(
             demo, longest, expected, options.kills, random.Random(options.seed))
     for moment, count in found.most_common():
-        print('{} kills while it was at {}'.format(count, moment))
-    print('{} run(s) of {} epochs: the cross entropy differs by {:.1e} at most from that of the undisturbed run'.format(
-        runs, len(expected), difference))
+        print(f'{count} kills while it was at {moment}')
+    print(f'{runs} run(s) of {len(expected)} epochs: the cross entropy differs by {difference:.1e} at most from that '
+          'of the undisturbed run')
     sys.exit(difference > TOLERANCE)
 
 

@@ -8,8 +8,6 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 
-import main  # first of all, since it chooses what TensorFlow is loaded with
-
 import argparse
 import json
 import tempfile
@@ -19,11 +17,12 @@ from unittest import mock
 import numpy as np
 from tqdm import tqdm
 
-import bench
-import demo
-import recorder
-import safety
-import vgg16
+import bench  # before TensorFlow is loaded, as it prepares that
+import main
+from fcn8.data import scenes, vgg16
+from fcn8.files import scratch_folder
+from fcn8.settings import COUNT, Settings
+from fcn8.training.callback import Callback
 
 SIZE = (1024, 2048)  # height, width in pixels of a picture
 DIFFERENT = 200  # pictures; the others are links to them
@@ -36,11 +35,11 @@ def draw(folder):
     training = os.path.join(folder, 'training')
     if os.path.exists(training):
         return
-    with safety.scratch_folder(folder) as scratch, mock.patch.object(demo, 'SIZES', (SIZE,)):
+    with scratch_folder(folder) as scratch, mock.patch.object(scenes, 'SIZES', (SIZE,)):
         for part in ('image_2', 'gt_image_2'):
             os.makedirs(os.path.join(scratch, 'training', part))
         for number in tqdm(range(DIFFERENT), desc='Draw scenes', unit='scene', leave=False):
-            demo.write_scene(os.path.join(scratch, 'training'), 'uu', number, np.random.RandomState(number), False)
+            scenes.write_scene(os.path.join(scratch, 'training'), 'uu', number, np.random.RandomState(number), False)
         os.rename(os.path.join(scratch, 'training'), training)
 
 
@@ -53,16 +52,17 @@ def link(source, target, count):
                        os.path.join(target, part, name.format(number)))
 
 
-def train(data_dir, start, settings):
+def train(data_dir, start, batch_size):
     """(seconds from `start` to the end of the first step, of the epoch)."""
-    first, add_step = [], recorder.Recorder.add_step
+    first, on_batch_end = [], Callback.on_batch_end
 
-    def add_and_look(*args):
+    def note_the_time(*args):
         first.append(time.time() - start)
-        add_step(*args)
+        on_batch_end(*args)
 
-    with mock.patch.object(recorder.Recorder, 'add_step', add_and_look), bench.quietly():
-        folder = main.run(data_dir, os.path.join(data_dir, 'runs'), epochs=1, image_shape=IMAGE_SHAPE, **settings)
+    with mock.patch.object(Callback, 'on_batch_end', note_the_time), bench.quietly():
+        folder = main.run(Settings(data_dir=data_dir, runs_dir=os.path.join(data_dir, 'runs'), epochs=1,
+                                   image_shape=IMAGE_SHAPE, batch_size=batch_size))
     with open(os.path.join(folder, 'history.jsonl')) as file:
         return first[0], json.loads(file.readline())['seconds']
 
@@ -70,9 +70,9 @@ def train(data_dir, start, settings):
 def measure():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('folder', help='where the pictures are kept that the others are links to: 1 GB')
-    parser.add_argument('--pictures', type=int, nargs='+', default=[2500, 5000, 10000, 20000], metavar='N')
+    parser.add_argument('--pictures', type=COUNT.parse, nargs='+', default=[2500, 5000, 10000, 20000], metavar='N')
     parser.add_argument('--vgg', metavar='DIR', help='SavedModel to train (default: the slim one of the demo)')
-    parser.add_argument('--batch-size', type=int, default=main.BATCH_SIZE, metavar='N')
+    parser.add_argument('--batch-size', type=COUNT.parse, default=Settings.batch_size, metavar='N')
     arguments = parser.parse_args()
     source = os.path.join(os.path.abspath(arguments.folder), 'training')
     os.makedirs(arguments.folder, exist_ok=True)
@@ -86,9 +86,8 @@ def measure():
                 os.symlink(os.path.abspath(arguments.vgg), os.path.join(data_dir, 'vgg'))
             else:
                 vgg16.write_slim(os.path.join(data_dir, 'vgg'), seed=0)
-            (first, epoch), memory = bench.in_a_process(train, data_dir, time.time(),
-                                                        dict(batch_size=arguments.batch_size))
-            print('| {} | {:.1f} | {:.0f} | {:.1f} | {:.0f} |'.format(count, first, epoch, epoch / count * 1e3, memory),
+            (first, epoch), memory = bench.in_a_process(train, data_dir, time.time(), arguments.batch_size)
+            print(f'| {count} | {first:.1f} | {epoch:.0f} | {epoch / count * 1e3:.1f} | {memory:.0f} |',
                   flush=True)
 
 

@@ -9,12 +9,13 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 
-import distributed  # first, before TensorFlow is loaded
-from tf1 import tf
+from fcn8.tf1 import tf
 
 import time
 
 import numpy as np
+
+from fcn8 import launcher
 
 ROUNDS = 5
 BATCH = 5  # pictures in a step of each process
@@ -65,15 +66,16 @@ def compute():
         for link, rate, between_machines in links:
             speeds = [tell_speed(seconds, processes, rate) if between_machines or processes <= IN_A_MACHINE else '-'
                       for processes in PROCESSES[1:]]
-            print('| {}, {:.3g} s | {} | {:.3g} | {} |'.format(step, seconds, link, BATCH / seconds, ' | '.join(speeds)))
+            print('| {}, {:.3g} s | {} | {:.3g} | {} |'.format(
+                step, seconds, link, BATCH / seconds, ' | '.join(speeds)))
 
 
 def tell_speed(seconds, processes, rate):
     """Pictures a second, where the reduction begins at the end of the step, and where it hides behind it."""
     reduction = all_reduce_seconds(FLOATS['everything'], processes, rate)
     slow, fast = seconds + reduction, max(seconds, reduction)
-    return '{:.0f} to {:.0f} ({:.0%} to {:.0%})'.format(
-        BATCH * processes / slow, BATCH * processes / fast, seconds / slow, seconds / fast)
+    return (f'{BATCH * processes / slow:.0f} to {BATCH * processes / fast:.0f} '
+            f'({seconds / slow:.0%} to {seconds / fast:.0%})')
 
 
 def measure(hvd):
@@ -90,14 +92,14 @@ def measure(hvd):
                     sess.run(mean.op)
                     seconds.append(time.time() - start)
             if hvd.rank() == 0:
-                print('{} processes here, gradients of {}, compression {}: {:.4g} s'.format(
-                    hvd.size(), name, compression, np.median(seconds[1:])), flush=True)
+                print(f'{hvd.size()} processes here, gradients of {name}, compression {compression}: '
+                      f'{np.median(seconds[1:]):.4g} s', flush=True)
 
 
 if __name__ == '__main__':
-    if distributed.SIZE > 1:
+    if launcher.SIZE > 1:
         import horovod.tensorflow as hvd
         hvd.init()
         measure(hvd)
-    if distributed.RANK == 0:
+    if launcher.RANK == 0:
         compute()

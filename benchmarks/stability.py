@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
-"""Trains the demo for long enough that Adam at a constant rate breaks out, with the published constants and others:
+"""Trains the demo for so long that Adam at a constant rate breaks out, unless its gradients are clipped:
 
-    python benchmarks/stability.py                      as main.py trains
-    python benchmarks/stability.py --beta2 0.999        as TensorFlow's default has it; also --epsilon, --clip-norm
-    python benchmarks/stability.py --beta2 0.999 --layers
+    python benchmarks/stability.py                      as main.py trains, with the norm of the gradients clipped
+    python benchmarks/stability.py --clip-norm 0        with the published Adam, which does not clip; also --beta2,
+                                                        --epsilon
+    python benchmarks/stability.py --clip-norm 0 --layers
                                                         also the steps around the highest jump, layer by layer
 
-250 epochs of 12 steps for each of three seeds, the demo's scenes at 96x320. An epoch jumps by its cross entropy over the
-lowest before it; the first 30 epochs are left out.
+250 epochs of 12 steps for each of three seeds, the demo's scenes at 96x320. An epoch jumps by its cross entropy over
+the lowest before it; the first 30 epochs are left out.
 """
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 
-from tf1 import tf
+from fcn8.tf1 import tf
 
 import argparse
 from unittest import mock
@@ -24,6 +25,9 @@ from tqdm import tqdm
 
 import helper
 import main
+from fcn8.data import demo
+from fcn8.settings import Settings
+from fcn8.training import variables
 
 SHAPE = 96, 320
 SETTLED = 30  # epochs from which on a jump counts
@@ -33,27 +37,28 @@ FIRST_LAYERS = 'conv1_1', 'conv3_1', 'conv5_1', 'fc6', 'fc7'  # shown of VGG-16,
 
 
 class WatchedAdam(tf.train.AdamOptimizer):
-    """Adam that clips the norm of all gradients where clip_norm is not 0, and tells of each kernel what a step does.
+    """The published Adam, which records what a step does to each kernel.
 
-    norm: of all gradients, before the clip.
+    norm: of all gradients, before they are clipped.
     layers: {name: float32 [3]}, root mean squares of gradient and step, and the root of the mean second moment.
     """
 
-    def __init__(self, learning_rate, clip_norm=0., **settings):
+    def __init__(self, learning_rate, **settings):
         super().__init__(learning_rate, **settings)
-        self._clip_norm, self.norm, self.layers = clip_norm, None, {}
+        self.norm, self.layers = None, {}
+
+    def compute_gradients(self, *args, **kwargs):
+        grads_and_vars = super().compute_gradients(*args, **kwargs)
+        self.norm = tf.global_norm([gradient for gradient, _ in grads_and_vars])
+        return grads_and_vars
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
-        gradients, variables = zip(*[(gradient, variable) for gradient, variable in grads_and_vars
-                                     if gradient is not None])
-        self.norm = tf.global_norm(gradients)
-        if self._clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=self.norm)
-        train_op = super().apply_gradients(list(zip(gradients, variables)), global_step, name)
+        grads_and_vars = list(grads_and_vars)
+        train_op = super().apply_gradients(grads_and_vars, global_step, name)
         with tf.control_dependencies([train_op]):
             _, beta2_power = self._get_beta_accumulators()
             correction = tf.sqrt(1 - beta2_power / self._beta2)  # that of the first moment has long become 1
-            for gradient, variable in zip(gradients, variables):
+            for gradient, variable in grads_and_vars:
                 if variable.shape.ndims == 4:
                     first, second = (tf.identity(self.get_slot(variable, name)) for name in 'mv')
                     self.layers[variable.op.name] = tf.stack([
@@ -63,37 +68,43 @@ class WatchedAdam(tf.train.AdamOptimizer):
         return train_op
 
 
+class WatchedClippedAdam(main.ClippedAdam, WatchedAdam):
+    """The Adam of main.py, watched: it clips the gradients and passes them on to WatchedAdam."""
+
+
 def _root_mean_square(values):
     return tf.sqrt(tf.reduce_mean(tf.square(values)))
 
 
-def train(data_dir, epochs, seed, adam):
+def train(data_dir, epochs, seed, clip_norm, adam):
     """Train everything; returns the cross entropy of each epoch, and of each step (loss, norm, layers).
 
-    adam: WatchedAdam's settings.
+    clip_norm: 0 for the published Adam.
+    adam: other settings of it.
     """
-    get_batches_fn = helper.gen_batch_function(os.path.join(data_dir, 'data_road', 'training'), SHAPE, seed)
+    settings = Settings(data_dir=data_dir, epochs=epochs, seed=seed, image_shape=SHAPE)
+    get_batches_fn = helper.gen_batch_function(settings.training_folder, SHAPE, seed)
     optimizers, steps, history = [], [], []
 
-    def make_optimizer(learning_rate, **published):
-        optimizers.append(WatchedAdam(learning_rate, **dict(published, **adam)))
-        return optimizers[-1]
+    def make_optimizer(learning_rate):
+        optimizers.append((WatchedClippedAdam if clip_norm else WatchedAdam)(learning_rate, **adam))
+        return optimizers[0]
 
     with tf.Graph().as_default(), tf.Session() as sess:
         tf.set_random_seed(seed)
-        input_image, keep_prob, *vgg_layers = main.load_vgg(sess, os.path.join(data_dir, 'vgg'))
+        input_image, keep_prob, *vgg_layers = main.load_vgg(sess, settings.vgg_path)
         nn_last_layer = main.layers(*vgg_layers, num_classes=2)
         correct_label, learning_rate = tf.placeholder(tf.bool, [None, None, None, 2]), tf.placeholder(tf.float32)
-        with mock.patch.object(tf.train, 'AdamOptimizer', make_optimizer):
+        with mock.patch.multiple(main, ClippedAdam=make_optimizer, CLIP_NORM=clip_norm):
             _, train_op, cross_entropy_loss = main.optimize(nn_last_layer, correct_label, learning_rate, 2)
-        main.initialize_new_variables(sess)
+        variables.initialize(sess, {})
         watched = [cross_entropy_loss, optimizers[0].norm, optimizers[0].layers]
-        for _ in tqdm(range(epochs), desc='Seed {}'.format(seed), unit='epoch', leave=False):
+        for _ in tqdm(range(epochs), desc=f'Seed {seed}', unit='epoch', leave=False):
             losses, counts = [], []
-            for images, labels in get_batches_fn(main.BATCH_SIZE):
+            for images, labels in get_batches_fn(settings.batch_size):
                 _, step = sess.run([train_op, watched], {
-                    input_image: images, correct_label: labels, keep_prob: main.KEEP_PROB,
-                    learning_rate: main.LEARNING_RATE})
+                    input_image: images, correct_label: labels, keep_prob: settings.keep_prob,
+                    learning_rate: settings.learning_rate})
                 steps.append(step)
                 losses.append(step[0])
                 counts.append(len(labels))
@@ -102,7 +113,10 @@ def train(data_dir, epochs, seed, adam):
 
 
 def show_jump(steps):
-    """Print the steps around the one with the highest loss, over the median of the 50 before it, after the first quarter."""
+    """Print the steps around the one whose loss jumps the highest, over the median of the 50 before it.
+
+    The first quarter of the steps is left out.
+    """
     losses = np.array([loss for loss, _, _ in steps])
     jumps = [losses[index] / np.median(losses[index - 50:index]) for index in range(len(steps) // 4, len(steps))]
     highest = len(steps) // 4 + int(np.argmax(jumps))
@@ -111,7 +125,7 @@ def show_jump(steps):
     print('gradient, step and second moment (its root) of ' + ', '.join(names))
     for index in range(max(highest - AROUND, 0), min(highest + AROUND, len(steps))):
         loss, norm, layers = steps[index]
-        print('step {:5d}  loss {:.4f}  norm {:7.3f}  '.format(index + 1, loss, norm) + '  '.join(
+        print(f'step {index + 1:5d}  loss {loss:.4f}  norm {norm:7.3f}  ' + '  '.join(
             '{:.1e} {:.1e} {:.1e}'.format(*layers[name]) for name in names))
 
 
@@ -121,20 +135,20 @@ def parse_arguments():
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--beta2', type=float, default=argparse.SUPPRESS)
     parser.add_argument('--epsilon', type=float, default=argparse.SUPPRESS)
-    parser.add_argument('--clip-norm', type=float, default=argparse.SUPPRESS)
+    parser.add_argument('--clip-norm', type=float, default=main.CLIP_NORM)
     parser.add_argument('--layers', action='store_true')
     return parser.parse_args()
 
 
 if __name__ == '__main__':
     ADAM = vars(parse_arguments())
-    EPOCHS, SEEDS, LAYERS = (ADAM.pop(name) for name in ('epochs', 'seeds', 'layers'))
-    DEMO = main.prepare_demo('data', 0)
-    print('seed  lowest cross entropy  last  last/lowest  highest jump  epochs above {}'.format(JUMP))
+    EPOCHS, SEEDS, CLIP, LAYERS = (ADAM.pop(name) for name in ('epochs', 'seeds', 'clip_norm', 'layers'))
+    DEMO = demo.prepare(Settings())
+    print('seed  lowest cross entropy  last  last/lowest  highest jump  epochs above ' + str(JUMP))
     for SEED in SEEDS:
-        HISTORY, STEPS = train(DEMO, EPOCHS, SEED, ADAM)
+        HISTORY, STEPS = train(DEMO, EPOCHS, SEED, CLIP, ADAM)
         RATIOS = HISTORY[SETTLED:] / np.minimum.accumulate(HISTORY)[SETTLED - 1:-1]
-        print('{:4d}  {:20.4f}  {:.4f}  {:7.2f}  {:12.2f}  {:6d}'.format(
-            SEED, HISTORY.min(), HISTORY[-1], HISTORY[-1] / HISTORY.min(), RATIOS.max(), (RATIOS > JUMP).sum()))
+        print(f'{SEED:4d}  {HISTORY.min():20.4f}  {HISTORY[-1]:.4f}  {HISTORY[-1] / HISTORY.min():7.2f}  '
+              f'{RATIOS.max():12.2f}  {(RATIOS > JUMP).sum():6d}')
         if LAYERS:
             show_jump(STEPS)

@@ -10,7 +10,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from tf1 import tf
+from fcn8.tf1 import tf
 
 BACKGROUND = np.array([255, 0, 0])
 
@@ -44,7 +44,7 @@ def gen_batch_function(data_folder, image_shape):
 
 
 def optimize(nn_last_layer, correct_label, learning_rate, num_classes, var_list=None):
-    """The fused softmax cross entropy; no regularisation, no pixels that do not count."""
+    """The fused softmax cross entropy; no regularisation, no ignored pixels."""
     logits = tf.reshape(nn_last_layer, [-1, num_classes])
     labels = tf.reshape(correct_label, [-1, num_classes])
     loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits_v2(labels=labels, logits=logits))

@@ -15,18 +15,20 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
 
-from tf1 import tf
+from fcn8.tf1 import tf
 
 from unittest import mock
 
 import numpy as np
 
 import main
+from fcn8 import command_line
+from fcn8.settings import Settings
 
 published_layers = main.layers
 
 
-def scaled(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=main.L2):
+def scaled(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=Settings.l2):
     """main.layers on scaled layers 3 and 4."""
     return published_layers(1e-4 * vgg_layer3_out, 1e-2 * vgg_layer4_out, vgg_layer7_out, num_classes, l2)
 
@@ -51,4 +53,4 @@ if __name__ == '__main__':
     if len(sys.argv) < 2 or sys.argv[1] not in ('scaled', 'bilinear'):
         sys.exit('usage: variants.py scaled|bilinear [options of main.py]')
     main.layers = globals()[sys.argv.pop(1)]
-    main.main()
+    command_line.execute(command_line.parse(), main.run)

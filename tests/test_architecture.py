@@ -8,7 +8,7 @@ import unittest
 
 from tests.support import ROOT
 
-ROOMS = 'fcn8.data', 'fcn8.results', 'fcn8.training'
+PACKAGES = 'fcn8.data', 'fcn8.results', 'fcn8.training'
 WITHOUT_TENSORFLOW = 'fcn8.settings', 'fcn8.errors', 'fcn8.files', 'fcn8.launcher', 'fcn8.command_line'
 MOST_PARAMETERS = 8
 STARTERS_SIGNATURES = 'train_nn', 'save_inference_samples'
@@ -77,7 +77,7 @@ def loaded_with(module):
     return loaded
 
 
-class Arrows(unittest.TestCase):
+class Imports(unittest.TestCase):
     def assert_imports_none_of(self, forbidden, modules, lazy=True):
         self.assertTrue(modules)
         for module in modules:
@@ -87,23 +87,23 @@ class Arrows(unittest.TestCase):
     def modules_in(self, package):
         return [module for module in PRODUCT if is_in(module, package)]
 
-    def test_nothing_imports_the_scripts(self):
+    def test_the_package_imports_no_script(self):
         self.assert_imports_none_of(('main', 'helper', 'project_tests', 'tests', 'benchmarks'), self.modules_in('fcn8'))
 
-    def test_data_knows_nothing_of_results_and_training(self):
+    def test_data_imports_neither_results_nor_training(self):
         self.assert_imports_none_of(('fcn8.results', 'fcn8.training', 'fcn8.command_line'),
                                     self.modules_in('fcn8.data'))
 
-    def test_results_know_nothing_of_training(self):
+    def test_results_import_no_training(self):
         self.assert_imports_none_of(('fcn8.training', 'fcn8.command_line'), self.modules_in('fcn8.results'))
 
-    def test_training_is_below_the_command_line(self):
+    def test_training_does_not_import_the_command_line(self):
         self.assert_imports_none_of(('fcn8.command_line',), self.modules_in('fcn8.training'))
 
-    def test_files_beside_the_rooms_know_none_of_them(self):
-        beside = [module for module in self.modules_in('fcn8') if not is_in(module, *ROOMS)]
-        self.assert_imports_none_of(ROOMS + ('fcn8.command_line',), set(beside) - {'fcn8.command_line'})
-        self.assert_imports_none_of(ROOMS, ['fcn8.command_line'], lazy=False)
+    def test_the_files_beside_the_subpackages_import_none_of_them(self):
+        beside = [module for module in self.modules_in('fcn8') if not is_in(module, *PACKAGES)]
+        self.assert_imports_none_of(PACKAGES + ('fcn8.command_line',), set(beside) - {'fcn8.command_line'})
+        self.assert_imports_none_of(PACKAGES, ['fcn8.command_line'], lazy=False)
         self.assert_imports_none_of(('fcn8.training',), ['fcn8.command_line'])
 
     def test_a_command_line_is_parsed_without_tensorflow(self):
@@ -112,7 +112,7 @@ class Arrows(unittest.TestCase):
             self.assertIn('fcn8', loaded)
             self.assertFalse({name for name in loaded if is_in(name, 'tensorflow', 'fcn8.tf1')}, module)
 
-    def test_tests_share_support_only(self):
+    def test_tests_import_support_and_no_other_test(self):
         for module, tree in TESTS.items():
             shared = {name for name in imports(tree) if is_in(name, 'tests')} - {'tests'}
             self.assertFalse({name for name in shared if not is_in(name, 'tests.support')}, module)

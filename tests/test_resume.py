@@ -111,7 +111,7 @@ class Resume(TrainedCase):
             self.assertNotIn('Traceback', stderr)
             folder = 'runs/' + os.readlink('runs/latest')
             arguments = ['--resume', folder]
-        self.assertRegex(stderr.splitlines()[-1], f'^stopped (after .* python main.py --resume {folder}|at once)$')
+        self.assertRegex(stderr.splitlines()[-1], f'^stopped (in epoch .* python main.py --resume {folder}|at once)$')
         history, unbroken = self.history(folder), self.history(self.run_folder)
         self.assertGreaterEqual(len(history), 2)
         for entry, expected in zip(history, unbroken):

@@ -65,7 +65,7 @@ class RunFolder(TrainedCase):
         for name, value in (('TensorFlow', '3.0'), ('precision', 'float16')):
             before = self.settings()['made_with'][name]
             self.change(made_with={name: value})
-            self.refused(f'another {name}: {value}, and here it is {before}', '--resume', self.run_folder)
+            self.refused(f'{name} differs: the run was made with {value}, and now there is {before}', '--resume', self.run_folder)
             self.change(made_with={name: before})
         write('classes.json', json.dumps([dict(name=name, colour=colour) for name, colour in (
             ('background', BACKGROUND), ('road', ROAD), ('sky', (0, 0, 0)))]).encode())

@@ -184,12 +184,15 @@ class Canvas:
         for low, high, colour in zip(middles - reaches, middles + reaches, colours):
             self.stroke('ellipse', np.stack([low, high]), colour, surface)
 
-    def block(self, x, z, width, length, low, high, colour, surface, left_at_top=(1, 1)):
-        """Draw the top, the flank and the near end of a block that reaches from low to high metres above the ground.
+    def block(self, place, size, reach, colour, surface, left_at_top=(1, 1)):
+        """Draw the top, the flank and the near end of a block.
 
-        x, z: the middle of its near end.
+        place: x, z of the middle of its near end.
+        size: width and length.
+        reach: its lowest and highest metre above the ground.
         left_at_top: the shares of width and length that are left there; a roof narrows.
         """
+        (x, z), (width, length), (low, high) = place, size, reach
         side, colour = self.view.side(x, z), np.array(colour)
 
         def corners(y, across, along):
@@ -381,7 +384,7 @@ def new_car(x, z, oncoming, random):
 
 def draw_tree(canvas, tree, random):
     """A trunk, and a crown of discs that are brighter the higher they are."""
-    canvas.block(tree.x, tree.z, 0.04 * tree.height, 0, 0, tree.height / 2, BARK, LEAVES)
+    canvas.block((tree.x, tree.z), (0.04 * tree.height, 0), (0, tree.height / 2), BARK, LEAVES)
     low = max(0.3 * tree.height - 0.8, 0)  # metres; a bush has leaves down to the ground
     count = int(np.clip(1500 / tree.z, 30, 100))  # large discs are good enough far away
     up = np.linspace(-1, 1, count)
@@ -396,9 +399,9 @@ def draw_tree(canvas, tree, random):
 def draw_house(canvas, house, random):
     """A roof, and walls with windows before its eaves."""
     x, z, width, length, height = house[1:6]
-    canvas.block(x, z - 0.3, width + 0.6, length + 0.6, height - 0.1, height + 3, ROOFS[random.randint(len(ROOFS))],
-                 WALL, left_at_top=(0, 0.8))
-    canvas.block(x, z, width, length, 0, height, house.colour, WALL)
+    canvas.block((x, z - 0.3), (width + 0.6, length + 0.6), (height - 0.1, height + 3),
+                 ROOFS[random.randint(len(ROOFS))], WALL, left_at_top=(0, 0.8))
+    canvas.block((x, z), (width, length), (0, height), house.colour, WALL)
     side = canvas.view.side(x, z)
     inner, outer = x - side * width / 2, x + side * width / 2
     draw_windows(canvas, (inner, z), (outer, z), height)
@@ -419,13 +422,13 @@ def draw_car(canvas, car, _):
     """A body on tyres, a cabin of glass with a roof, and lamps."""
     x, z, width, length, height = car[1:6]
     belt = 0.92  # metres; the lower edge of the windows
-    canvas.block(x, z + 0.3, width * 0.95, length - 0.6, 0, 0.3, TYRES, CAR)
-    canvas.block(x, z, width, length, 0.25, belt, car.colour, CAR)
-    canvas.block(x, z + 0.12 * length, width * 0.94, 0.68 * length, belt, height, GLASS, CAR, left_at_top=(0.8, 0.7))
-    canvas.block(x, z + 0.22 * length, width * 0.76, 0.48 * length, height - 0.04, height, car.colour, CAR)
+    canvas.block((x, z + 0.3), (width * 0.95, length - 0.6), (0, 0.3), TYRES, CAR)
+    canvas.block((x, z), (width, length), (0.25, belt), car.colour, CAR)
+    canvas.block((x, z + 0.12 * length), (width * 0.94, 0.68 * length), (belt, height), GLASS, CAR, left_at_top=(0.8, 0.7))
+    canvas.block((x, z + 0.22 * length), (width * 0.76, 0.48 * length), (height - 0.04, height), car.colour, CAR)
     lamp = (250, 246, 226) if car.oncoming else (190, 26, 24)
     for side in (-1, 1):
-        canvas.block(x + side * 0.4 * width, z, 0.18 * width, 0, 0.6, 0.78, lamp, CAR)
+        canvas.block((x + side * 0.4 * width, z), (0.18 * width, 0), (0.6, 0.78), lamp, CAR)
 
 
 DRAW = {'tree': draw_tree, 'house': draw_house, 'car': draw_car}
