@@ -65,19 +65,19 @@ class RunFolder(TrainedCase):
         for name, value in (('TensorFlow', '3.0'), ('precision', 'float16')):
             before = self.settings()['made_with'][name]
             self.change(made_with={name: value})
-            self.refused(f'{name} differs: the run was made with {value}, and now there is {before}', '--resume', self.run_folder)
+            self.refused(f'was made with {name} {value}, not with {before}', '--resume', self.run_folder)
             self.change(made_with={name: before})
         write('classes.json', json.dumps([dict(name=name, colour=colour) for name, colour in (
             ('background', BACKGROUND), ('road', ROAD), ('sky', (0, 0, 0)))]).encode())
-        self.refused('another classes: ', '--resume', self.run_folder, '--classes', 'classes.json')
+        self.refused('was made with classes ', '--resume', self.run_folder, '--classes', 'classes.json')
         shutil.move('data/vgg', 'vgg')
         vgg16.write_slim('data/vgg', seed=2, width=1 / 64)
-        self.refused('another VGG-16', '--resume', self.run_folder)
+        self.refused('was made with VGG-16 ', '--resume', self.run_folder)
         shutil.rmtree('data/vgg')
         shutil.move('vgg', 'data/vgg')
         os.remove(PICTURE)
         os.remove(LABEL)
-        self.refused('another set of training pictures', '--resume', self.run_folder)
+        self.refused('was made with set of training pictures', '--resume', self.run_folder)
 
     def test_a_run_in_use(self):
         with files.locked(self.run_folder):
@@ -98,7 +98,7 @@ class RunFolder(TrainedCase):
         with free(8 * os.path.getsize('data/vgg/variables/variables.data-00000-of-00001')):
             self.refused('checkpoints and model need')
             self.change(made_with={'TensorFlow': '3.0'})
-            self.refused('another TensorFlow', '--resume', self.run_folder)
+            self.refused('was made with TensorFlow 3.0, not', '--resume', self.run_folder)
 
     def test_a_folder_that_cannot_be_written_to_is_found_before_the_training(self):
         self.refused('/proc: cannot be written to .*--runs-dir', '--runs-dir', '/proc')  # not even by root

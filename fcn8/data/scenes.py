@@ -424,7 +424,8 @@ def draw_car(canvas, car, _):
     belt = 0.92  # metres; the lower edge of the windows
     canvas.block((x, z + 0.3), (width * 0.95, length - 0.6), (0, 0.3), TYRES, CAR)
     canvas.block((x, z), (width, length), (0.25, belt), car.colour, CAR)
-    canvas.block((x, z + 0.12 * length), (width * 0.94, 0.68 * length), (belt, height), GLASS, CAR, left_at_top=(0.8, 0.7))
+    canvas.block((x, z + 0.12 * length), (width * 0.94, 0.68 * length), (belt, height), GLASS, CAR,
+                 left_at_top=(0.8, 0.7))
     canvas.block((x, z + 0.22 * length), (width * 0.76, 0.48 * length), (height - 0.04, height), car.colour, CAR)
     lamp = (250, 246, 226) if car.oncoming else (190, 26, 24)
     for side in (-1, 1):

@@ -126,8 +126,8 @@ class RunFolder:
         """Raise UserError if the run was made with something else, and note what else has changed."""
         for name, value in self._provenance.items():
             if before['made_with'].get(name, value) != value:
-                raise UserError(f'{self.path}: {name} differs: the run was made with {before["made_with"][name]}, and '
-                                f'now there is {value}. Resume it with the same, or start a new run')
+                raise UserError(f'{self.path}: the run was made with {name} {before["made_with"][name]}, not with '
+                                f'{value}. Resume it with the same, or start a new run')
         changed = {name: value for part in ('settings', 'about') for name, value in self._content[part].items()
                    if value != before[part].get(name)}
         self._content['changes'] = before['changes'] + [changed] * bool(changed)
