@@ -36,7 +36,10 @@ class InOneLine(Case):
                 (FileNotFoundError(2, 'No such file', 'a/file'), 'error: a/file: No such file\n'),
                 (OSError('the network is down'), 'error: the network is down\n'),
                 (MemoryError(), out_of_memory),
-                (tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating\nmore lines'), out_of_memory)):
+                (tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating\nmore lines'), out_of_memory),
+                # How GPUs say it, too
+                (tf.errors.InternalError(None, None, 'Dst tensor is not initialized.'), out_of_memory),
+                (tf.errors.UnknownError(None, None, 'Failed to get convolution algorithm. This is'), out_of_memory)):
             with self.subTest(type(error)):
                 self.assertEqual(self.ended(error), expected)
 

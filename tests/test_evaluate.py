@@ -39,6 +39,16 @@ class Evaluation(Case):
             self.assertAlmostEqual(table['all'][name], value, places=3)
         self.assertRegex(self.printed.getvalue(), r'\nuu( +[\d.]+){9}\n')
 
+    def test_folders_with_one_name_have_files_of_their_own(self):
+        folders = [self.write_kitti(os.path.join(parent, 'testing'), count=1) for parent in ('a', 'b')]
+        for folder in folders + folders[:1]:
+            evaluate(folder, self.path('run'))
+        self.assertEqual(sorted(os.listdir(self.path('run'))),
+                         ['evaluation-testing-2.json', 'evaluation-testing.json', 'model'])
+        for name, folder in zip(('evaluation-testing.json', 'evaluation-testing-2.json'), folders):
+            with open(self.path('run', name)) as file:
+                self.assertEqual(json.load(file)['folder'], folder)
+
     def test_what_cannot_be_evaluated_is_refused(self):
         def refused(expected, folder):
             self.assertIn(expected, self.assert_user_error(evaluate, folder, self.path('run')))

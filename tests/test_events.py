@@ -45,3 +45,11 @@ class Events(TrainedCase):
         self.assertEqual(shapes, dict.fromkeys([1, 2, 3], SHAPE + (3,)))
         self.assertGreater(nodes, 100)
         self.assertEqual(starts, [(tf.SessionLog.START, 1), (tf.SessionLog.START, 3)])
+
+    def test_a_picture_whose_name_is_not_utf_8(self):
+        for part in ('image_2/um_', 'gt_image_2/um_road_'):
+            for number in range(4):
+                path = f'data/data_road/training/{part}00000{number}.png'
+                os.rename(path, path.encode().replace(b'00000', b'\xff'))
+        self.run_folder = self.new_run(validation=0.25)
+        self.assertRegex(list(self.read()[1])[0], r'^validation/um_\?\d.png$')

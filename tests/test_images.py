@@ -69,6 +69,12 @@ class Reading(Case):
         listed = images.list_pictures(self.path('mixed [1]'))
         self.assertEqual([os.path.basename(path) for path in listed], ['a.JPG', 'b.png', 'c.jpeg'])
 
+    def test_two_pictures_whose_results_would_have_one_name(self):
+        for name in ('a.jpg', 'a.k.png', 'a.png'):
+            Image.new('RGB', (32, 32)).save(self.path('pictures', name))
+        self.assertRegex(self.assert_user_error(images.list_pictures, self.path('pictures', '')),
+                         'a.jpg and .*a.png: two pictures with one name')
+
 
 class Writing(Case):
     def test_what_is_written_is_read_again(self):

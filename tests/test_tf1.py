@@ -33,6 +33,10 @@ class Import(Case):
             status, output = self.start(module, code, TF_CPP_MIN_LOG_LEVEL='1')
             self.assertEqual(status, 2, output)
             self.assertRegex(output, f'^error: a package cannot be imported: {expected}. Needed: Python 3.7 with .*\n$')
+        # On a Python that is not supported the reason is told, too.
+        code = 'import sys\nsys.version_info = (3, 8, 1)\n' + code
+        self.assertIn("No module named 'h5py' (and this is Python 3.8). Needed: ",
+                      self.start(module, code, TF_CPP_MIN_LOG_LEVEL='1')[1])
         status, output = self.start(module, code, TF_CPP_MIN_LOG_LEVEL='0')
         self.assertEqual(status, 1)
         self.assertIn('Traceback', output)

@@ -1,6 +1,7 @@
 """Validation: how often the pictures are scored, and that the best epoch's weights are used."""
 from fcn8.tf1 import tf
 
+import glob
 import json
 import os
 import types
@@ -130,3 +131,9 @@ class Validation(TrainedCase):
                                    '--epochs', '2')
         self.assertEqual(status, 2)
         self.assertRegex(errors.splitlines()[-1], '^error: .*probabilities .*nan.*lower --learning-rate')
+
+    def test_a_network_that_diverges_in_its_last_step_is_refused(self):
+        status, errors = self.main('--batch-size', '10', '--learning-rate', '1e30', '--l2', '0', '--epochs', '1')
+        self.assertEqual(status, 2)
+        self.assertRegex(errors.splitlines()[-1], '^error: .*nan.*lower --learning-rate')
+        self.assertEqual(glob.glob('runs/*/*.png'), [])
