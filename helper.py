@@ -4,8 +4,8 @@ from fcn8.tf1 import tf  # noqa: F401 (says what is missing, and switches Tensor
 import os
 import time
 
-from fcn8.data import classes as classes_room
 from fcn8.data import download, images, kitti
+from fcn8.data.classes import KITTI_ROAD, read_classes
 from fcn8.files import stem
 from fcn8.results.segmenter import Segmenter
 
@@ -37,7 +37,9 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=kitti.CACHE
     threads while the caller works with the batch before.
     validation: the share of the pictures that the batches leave out.
     augment: whether each epoch has another variant of each picture, made by data.augmentation.
-    classes: path of a JSON file for data.classes.read(); without it background and road.
+    classes: path of a JSON file for data.classes.read_classes(); without it background and road.
+
+    If horovodrun has started several processes, each gets its own share of the pictures.
 
     Returns get_batches_fn, a data.kitti.Batches: get_batches_fn(batch_size) is an iterator over one epoch in a new
     order: (images, labels), images uint8 [n, height, width, 3], labels bool [n, height, width, classes], one-hot, as
@@ -47,7 +49,7 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=kitti.CACHE
     Raises UserError if pictures or labels are missing, unreadable, of different sizes or of unknown colours, and if the
     labels have fewer than two classes.
     """
-    return kitti.Batches(data_folder, image_shape, seed, cache_mb, validation, augment, classes_room.read(classes))
+    return kitti.Batches(data_folder, image_shape, seed, cache_mb, validation, augment, read_classes(classes))
 
 
 def gen_test_output(sess, logits, keep_prob, image_pl, data_folder, image_shape, report=None):
@@ -61,7 +63,7 @@ def gen_test_output(sess, logits, keep_prob, image_pl, data_folder, image_shape,
     Yields (file name, picture uint8 [height, width, 3]): half green where the road's probability exceeds 0.5, the
     resized picture itself elsewhere.
     """
-    classes = report.classes if report else classes_room.KITTI_ROAD
+    classes = report.classes if report else KITTI_ROAD
     segmenter = Segmenter(sess, logits, keep_prob, image_pl, image_shape, classes)
     for path, picture, probability in segmenter.segment(kitti.list_pictures(data_folder)):
         if report:

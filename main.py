@@ -29,7 +29,7 @@ def load_vgg(sess, vgg_path, image_shape=None):
     """Load the pre-trained VGG-16 with its weights into the session and its graph.
 
     vgg_path: folder of the SavedModel with the tag `vgg16`.
-    image_shape: (height, width) of the pictures in pixels, if it shall be checked that the model takes them.
+    image_shape: (height, width) of the pictures in pixels; if given, it is checked that the model takes them.
 
     Returns (image_input, keep_prob, layer3_out, layer4_out, layer7_out), tensors of the graph: the pictures, float32
     [n, h, w, 3], red green blue, 0 to 255; the scalar share of units that dropout keeps; and the outputs of pooling 3
@@ -176,7 +176,7 @@ def prepare_decoder(settings, get_batches_fn, run_folder, precision):
     get_batches_fn.features = features.compute(settings, get_batches_fn, precision, load_vgg)
     if frozen:
         decoder = train_decoder(settings, get_batches_fn, run_folder.callback)
-        callback = run_folder.callback.finished()
+        callback = run_folder.callback.for_trained_network()
     else:
         print('First the decoder alone')
         at_first = dataclasses.replace(settings, epochs=settings.decoder_first, decay=False,
@@ -192,7 +192,7 @@ def prepare_decoder(settings, get_batches_fn, run_folder, precision):
 def run(settings=PUBLISHED):
     """Train FCN-8 on KITTI, and paint the road on its test pictures.
 
-    Returns the folder of the run, where training/run_folder.py says what it holds.
+    Returns the folder of the run; fcn8/training/run_folder.py says what it holds.
     """
     helper.maybe_download_pretrained_vgg(settings.data_dir)
     helper.maybe_download_kitti_road(settings.data_dir)

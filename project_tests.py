@@ -103,14 +103,25 @@ def test_for_kitti_dataset(data_dir):
         assert found == expected, f'{data_dir}/data_road/{pattern}: {found} files instead of {expected}'
 
 
+class CountingResult(unittest.TextTestResult):
+    """Also counts the tests that pass."""
+
+    passed = 0
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self.passed += 1
+
+
 def run_all():
     """Run all tests of the folder tests/; returns the number of those that failed."""
     here = os.path.dirname(os.path.abspath(__file__))
     suite = unittest.defaultTestLoader.discover(os.path.join(here, 'tests'), top_level_dir=here)
-    result = unittest.TextTestRunner(verbosity=2).run(suite)
-    failed = len({getattr(test, 'test_case', test) for test, _ in result.failures + result.errors})
-    passed = result.testsRun - failed - len(result.skipped)
-    print(f'{passed} passed, {failed} failed' + (f', {len(result.skipped)} skipped' if result.skipped else ''))
+    result = unittest.TextTestRunner(verbosity=2, resultclass=CountingResult).run(suite)
+    failed, skipped = ({getattr(test, 'test_case', test) for test, _ in tests}  # of a test with subtests once
+                       for tests in (result.failures + result.errors, result.skipped))
+    failed = len(failed) + len(result.unexpectedSuccesses)
+    print(f'{result.passed} passed, {failed} failed, {len(skipped)} skipped')
     return failed
 
 

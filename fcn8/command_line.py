@@ -36,7 +36,7 @@ def _make_parser():
             shown = ' '.join(map(str, field.default)) if kind is settings.SIDE else field.default
             arguments = dict(type=_parser_of(kind), metavar=kind.metavar, nargs=2 if kind is settings.SIDE else None,
                              help=text if field.default is None else f'{text} (default: {shown})')
-        groups[field.metadata['group']].add_argument(option_name(field), **arguments)
+        groups[field.metadata['group']].add_argument(option_name(field.name), **arguments)
     for name, metavar, text in (
             ('--predict', 'PATH', 'paint the road on a picture, the pictures of a folder or a video, with the model of '
                                   '--model'),
@@ -73,7 +73,7 @@ def parse(arguments=None):
     for mode, others in MODES.items():
         if mode in names:
             for name in sorted(names - others - {mode, 'debug'}):
-                parser.error(f'--{mode} takes all settings from the run: leave out --' + name.replace('_', '-'))
+                parser.error(f'--{mode} takes all settings from the run: leave out {option_name(name)}')
     if launcher.SIZE > 1 and {'predict', 'evaluate'} & names:
         parser.error('--predict and --evaluate are for one process: start it without horovodrun')
     if 'save_masks' in names and 'predict' not in names:

@@ -8,6 +8,7 @@ Sergeev and Del Balso 2018, https://arxiv.org/abs/1802.05799.
 """
 import contextlib
 import os
+import shlex
 import sys
 
 from fcn8 import launcher
@@ -37,9 +38,9 @@ def is_first_on_machine():
     return not _hvd or _hvd.local_rank() == 0
 
 
-def command():
-    """How the user starts the program with as many processes."""
-    return 'python main.py' if size() == 1 else f'horovodrun -np {size()} python main.py'
+def resume_command(folder):
+    """The command that resumes the run in this folder, with as many processes."""
+    return ('' if size() == 1 else f'horovodrun -np {size()} ') + f'python main.py --resume {shlex.quote(folder)}'
 
 
 def gather(value):
@@ -80,7 +81,7 @@ def compare(found):
         for name, value in theirs.items():
             if value != everywhere[0][name]:
                 raise UserError(f'{name} differs: it is {value} in process {other}, and {everywhere[0][name]} in '
-                                'process 0. Give both the same')
+                                'process 0. Use the same in both')
 
 
 @contextlib.contextmanager

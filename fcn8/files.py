@@ -51,20 +51,27 @@ def scratch_folder(folder):
             # A young one may belong to a process that is about to lock it.
             if time.time() - os.path.getmtime(path) > SCRATCH_AGE:
                 with locked(path) as certain:
-                    if certain:
-                        shutil.rmtree(path)
+                    pass
+                if certain:
+                    shutil.rmtree(path)  # without the lock: over NFS an open file cannot be removed
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as path, locked(path):
         yield path
 
 
 @contextlib.contextmanager
 def locked(folder, wait=False):
-    """Hold the lock of a folder; yields whether it is certain, as some file systems have no locks.
+    """Hold the lock of a folder; yields whether there is one, as some file systems have no locks.
 
     wait: until another process has given it up; otherwise a BlockingIOError is raised if there is one.
     """
     # A file opened for writing: over NFS an exclusive lock can be had on nothing else.
-    descriptor = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
+    path = os.path.join(folder, LOCK)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        if not os.path.exists(path):
+            raise
+        descriptor = os.open(path, os.O_RDONLY)  # another user's
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -41,11 +41,11 @@ class Kind(NamedTuple):
 
 
 # TensorFlow takes [ and \ in a path for a pattern, and cannot encode what is not UTF-8.
-FOLDER = Kind(str, lambda path: not re.search('[\\[\\\\\\0\ud800-\udfff]', path),
-              'a path without [ and \\, in UTF-8, as TensorFlow needs it', 'DIR')
+FOLDER = Kind(str, lambda path: path and not re.search('[\\[\\\\\\0\ud800-\udfff]', path),
+              'a path that TensorFlow can use: UTF-8, without [ and \\', 'DIR')
 FILE = Kind(str, bool, 'a path', 'FILE')
 COUNT = Kind(int, lambda value: 0 < value < 2 ** 31, 'a whole number from 1 to 2147483647', 'N')
-COUNT_OR_NONE = Kind(int, lambda value: 0 <= value < 2 ** 31, 'a whole number from 0 to 2147483647', 'N')
+COUNT_OR_ZERO = Kind(int, lambda value: 0 <= value < 2 ** 31, 'a whole number from 0 to 2147483647', 'N')
 SEED = Kind(int, lambda value: 0 <= value < 2 ** 32, 'a whole number from 0 to 4294967295', 'N')
 SIDE = Kind(int, lambda value: 0 < value < 2 ** 15 and value % 32 == 0, 'a multiple of 32', ('H', 'W'))
 POSITIVE = Kind(float, lambda value: FLOAT32_MIN <= value <= FLOAT32_MAX, 'a positive float32 number', 'X')
@@ -83,7 +83,7 @@ class Settings:
         'data', SHARE, 0., 'share of the training pictures, of each category, that is not trained on but scored; then '
                            'the best epoch is the one with the highest IoU')
     augment: bool = _option('data', FLAG, False, 'mirror, shift, relight and shadow the pictures anew in each epoch')
-    cache_mb: int = _option('data', COUNT_OR_NONE, 1024, 'memory, in MiB, for pictures that have been read; the others '
+    cache_mb: int = _option('data', COUNT_OR_ZERO, 1024, 'memory, in MiB, for pictures that have been read; the others '
                                                          'are read again in each epoch')
     seed: int = _option('training', SEED, 0, "fixes the order of the pictures, their augmentation, the decoder's first "
                                              'weights and the scenes of the demo')
@@ -92,7 +92,7 @@ class Settings:
     freeze_encoder: bool = _option(
         'training', FLAG, False, 'train the decoder alone, on features of VGG-16 that are computed once and kept in '
                                  'the data folder: minutes on a CPU')
-    decoder_first: int = _option('training', COUNT_OR_NONE, 0, 'train the decoder alone for N epochs, as '
+    decoder_first: int = _option('training', COUNT_OR_ZERO, 0, 'train the decoder alone for N epochs, as '
                                                                '--freeze-encoder does, and then everything')
     amp: bool = _option('training', FLAG, False, 'mixed precision: float16 on GPUs with tensor cores, bfloat16 on CPUs '
                                                  'that have it')
@@ -115,7 +115,7 @@ class Settings:
                 else:
                     raise ValueError(f'{value!r} is not a height and a width')
             except ValueError as error:
-                raise UserError(f'{option_name(field)}: {error}') from error
+                raise UserError(f'{option_name(field.name)}: {error}') from error
             object.__setattr__(self, field.name, value)
         if self.freeze_encoder and self.decoder_first:
             raise UserError('--freeze-encoder trains nothing but the decoder: leave out --decoder-first')
@@ -146,9 +146,9 @@ class Settings:
 PUBLISHED = Settings()
 
 
-def option_name(field):
-    """The option of a field of Settings, such as --batch-size."""
-    return '--' + field.name.replace('_', '-')
+def option_name(name):
+    """The option of a setting: --batch-size of batch_size."""
+    return '--' + name.replace('_', '-')
 
 
 def resumed(folder, given):
@@ -156,7 +156,7 @@ def resumed(folder, given):
 
     Settings that an older version has not saved take their defaults.
 
-    Raises UserError if the folder holds no run, if its settings make no sense, and if it shall get fewer epochs.
+    Raises UserError if the folder holds no run, if its settings make no sense, and if the given epochs are fewer.
     """
     def refuse(problem):
         raise UserError('{}: {}'.format(os.path.join(folder, 'settings.json'), problem))
@@ -164,7 +164,7 @@ def resumed(folder, given):
     saved = read_saved(folder)['settings']
     unknown = sorted(set(saved) - {field.name for field in dataclasses.fields(Settings) if field.metadata['saved']})
     if unknown:
-        refuse(f'"{unknown[0]}" is no setting')
+        refuse(f'"{unknown[0]}" is not a setting')
     try:
         settings = Settings(**saved, resume=folder)
     except UserError as error:
@@ -189,4 +189,7 @@ def read_saved(folder):
     for name, kind in (('settings', dict), ('made_with', dict), ('about', dict), ('changes', list)):
         if not isinstance(content.get(name), kind):
             raise UserError(f'{path}: not the settings of a run: "{name}" is missing')
+    if 'palette' in content['made_with']:  # an older version's name, with another name for ignored pixels
+        content['made_with']['classes'] = [dict(entry, name='ignored') if entry['name'] == 'what does not count' else
+                                           entry for entry in content['made_with'].pop('palette')]
     return content

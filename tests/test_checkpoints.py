@@ -45,6 +45,19 @@ class CheckpointsOfOneVariable(Case):
             restored.use_best(sess)
             return state, set(value), set(sess.run(variable))
 
+    def test_the_best_weights_of_variables_with_one_initial_value(self):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            zeros = tf.zeros([3])
+            one, other = tf.Variable(zeros), tf.Variable(zeros)
+            one.load([1., 1., 1.], sess)
+            other.load([2., 2., 2.], sess)
+            checkpoints = Checkpoints(self.path('checkpoints'))
+            checkpoints.keep_best(sess, 1)
+            for variable in (one, other):
+                variable.load([9., 9., 9.], sess)
+            checkpoints.use_best(sess)
+            np.testing.assert_array_equal(sess.run([one, other]), [[1, 1, 1], [2, 2, 2]])
+
     def names(self, folder='checkpoints'):
         return sorted(os.listdir(self.path(folder)))
 

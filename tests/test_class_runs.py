@@ -130,7 +130,7 @@ class ClassRuns(RunCase):
 
 class Demo(Case):
     def test_the_example_has_the_colours_of_the_scenes(self):
-        example = classes.read(EXAMPLE)
+        example = classes.read_classes(EXAMPLE)
         self.assertEqual(example.names, ['sky', 'road', 'marking', 'vegetation', 'building'])
         self.assertEqual(set(example.colours), {tuple(colour.tolist()) for colour in scenes.CLASS_COLOURS})
 

@@ -22,14 +22,14 @@ class ClassesCase(Case):
 
 class Files(ClassesCase):
     def test_classes_keep_the_order_of_the_file(self):
-        read = classes.read(self.write())
+        read = classes.read_classes(self.write())
         self.assertEqual((read.names, len(read)), (['ground', 'wall', 'sky'], 3))
         label = np.array([[(0, 120, 255), (0, 0, 0), (90, 60, 30), (200, 200, 200)]], np.uint8)
         self.assertEqual(read.one_hot(label).astype(int).tolist(), [[[0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0]]])
 
     def test_a_description_can_be_read_again(self):
-        description = classes.read(self.write()).description
-        self.assertEqual(classes.read(self.write(description)).description, description)
+        description = classes.read_classes(self.write()).description
+        self.assertEqual(classes.read_classes(self.write(description)).description, description)
 
     def test_invalid_files(self):
         first, second = CLASSES[:2]
@@ -52,9 +52,9 @@ class Files(ClassesCase):
                 ([first, dict(second, counts=False)], 'fewer than two of its classes count'),
                 ([first, dict(second, counts=1)], '"counts" of wall')):
             with self.subTest(expected):
-                self.assertRegex(self.assert_user_error(classes.read, self.write(content)),
+                self.assertRegex(self.assert_user_error(classes.read_classes, self.write(content)),
                                  r'classes\.json: .*' + expected)
-        self.assertIn('No such file', self.assert_user_error(classes.read, self.path('nowhere.json')))
+        self.assertIn('No such file', self.assert_user_error(classes.read_classes, self.path('nowhere.json')))
 
 
 class Labels(ClassesCase):
@@ -95,7 +95,7 @@ class Labels(ClassesCase):
 
 class Overlays(ClassesCase):
     def test_each_pixel_in_the_colour_of_its_most_probable_class(self):
-        read = classes.read(self.write())
+        read = classes.read_classes(self.write())
         picture = np.full((2, 3, 3), 100, np.uint8)
         probability = np.zeros((2, 3, 3), np.float32)
         probability[0, :, 2] = probability[1, :, 0] = 0.4

@@ -14,13 +14,16 @@ from tests.support import Case, RunCase
 
 
 @contextlib.contextmanager
-def machine(capability=None, bfloat16=False):
-    """A machine with one GPU of that compute capability, if any, and a CPU with or without bfloat16."""
+def machine(*capabilities, bfloat16=False, listed=0):
+    """A machine with GPUs of these compute capabilities, and a CPU with or without bfloat16.
+
+    listed: GPUs that are listed but cannot be opened.
+    """
     devices = [mock.Mock(device_type='CPU', physical_device_desc='')]
-    if capability:
-        description = f'device: 0, name: Some GPU, pci bus id: 0000:00:1e.0, compute capability: {capability}'
+    for number, capability in enumerate(capabilities):
+        description = f'device: {number}, name: GPU {number}, pci bus id: 00:1e.0, compute capability: {capability}'
         devices.append(mock.Mock(device_type='GPU', physical_device_desc=description))
-    with mock.patch.object(tf.config.experimental, 'list_physical_devices', return_value=devices[1:]), \
+    with mock.patch.object(tf.config.experimental, 'list_physical_devices', return_value=devices[1:] or [1] * listed), \
             mock.patch.object(device_lib, 'list_local_devices', return_value=devices), \
             mock.patch.object(device, 'cpu_has_bfloat16', return_value=bfloat16):
         yield
@@ -42,6 +45,13 @@ class Precision(Case):
             precision, printed = self.choose()
             self.assertEqual(precision, 'float32' if tf.__version__.startswith('1.') else 'bfloat16')
             self.assertEqual('--amp has no effect' in printed, precision == 'float32')
+        # The first one trains, whatever the others have.
+        for capabilities, expected in ((('6.1', '8.0'), 'float32'), (('8.0', '6.1'), 'float16')):
+            with machine(*capabilities):
+                self.assertEqual(self.choose()[0], expected)
+                self.assertIn('name: GPU 0', device.gpu_name())
+        with machine(listed=1):
+            self.assertEqual((self.choose()[0], device.gpu_name()), ('float32', None))
         with machine():
             precision, printed = self.choose()
             self.assertEqual(precision, 'float32')

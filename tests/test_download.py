@@ -1,5 +1,6 @@
 """Downloads of VGG-16 and the KITTI road set, from a server on this machine."""
 import contextlib
+import fcntl
 import hashlib
 import http.server
 import io
@@ -137,7 +138,14 @@ class Downloads(Case):
                 thread.start()
             for thread in threads:
                 thread.join(120)
-        self.assertEqual((errors, self.server.ranges, len(calls)), ([], [0], 2))
+        self.assertEqual((errors, self.server.ranges, len(calls)), ([], [0], 3))
+        self.assertIn('Waiting for another process that downloads to ' + self.folder, self.printed.getvalue())
+
+    def test_a_file_system_without_locks(self):
+        with mock.patch.object(fcntl, 'flock', side_effect=OSError(37, 'No locks available')):
+            download.fetch_kitti_road(self.folder)
+        self.assert_fetched(KITTI)
+        self.assertIn(self.folder + ': the file system has no locks.', self.printed.getvalue())
 
     def test_a_download_that_is_cut_off_goes_on(self):
         self.server.cut = {'/kitti': 9000}

@@ -133,7 +133,7 @@ class Program(RunCase):
         self.assertEqual(status, 130)
         folder = 'runs/' + os.readlink('runs/latest')
         self.assertEqual(
-            line, 'stopped in epoch 2, after 0 of its pictures; to go on: python main.py --resume ' + folder)
+            line, 'stopped after the last epoch; to go on: python main.py --resume ' + folder)
         self.assertEqual(self.main('--resume', folder)[0], 0)
         self.assertEqual(len(self.history(folder)), 1)
         self.assertTrue(os.path.exists(os.path.join(folder, 'index.html')))

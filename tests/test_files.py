@@ -72,6 +72,15 @@ class Locks(Case):
         thread.join()
         self.assertEqual(events, ['given up', 'locked again'])
 
+    def test_is_one_that_nfs_can_hold(self):
+        """There an exclusive lock needs a file that is opened for writing."""
+        def flock(descriptor, operation):
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                raise OSError(9, 'Bad file descriptor')
+
+        with mock.patch.object(fcntl, 'flock', flock), files.locked(self.folder) as certain:
+            self.assertTrue(certain)
+
     def test_a_file_system_without_locks(self):
         with mock.patch.object(fcntl, 'flock', side_effect=OSError(37, 'No locks available')):
             with files.locked(self.folder) as certain:

@@ -2,10 +2,54 @@
 from fcn8.tf1 import tf
 
 import os
+import shutil
+import subprocess
+import sys
 
 import main
 import project_tests
-from tests.support import Case
+from tests.support import ROOT, Case, write
+
+
+class RunAll(Case):
+    def test_counts_each_test_once(self):
+        os.symlink(os.path.join(ROOT, 'fcn8'), self.path('fcn8'))
+        shutil.copy(os.path.join(ROOT, 'project_tests.py'), self.path('project_tests.py'))
+        write(self.path('tests', '__init__.py'), b'')
+        write(self.path('tests', 'test_some.py'), b"""
+import unittest
+
+class Some(unittest.TestCase):
+    def test_passes(self):
+        for number in range(3):
+            with self.subTest(number):
+                pass
+
+    def test_fails(self):
+        for number in range(3):
+            with self.subTest(number):
+                self.fail()
+
+    def test_is_skipped(self):
+        for number in range(3):
+            with self.subTest(number):
+                self.skipTest('why not')
+
+    @unittest.expectedFailure
+    def test_succeeds_unexpectedly(self):
+        pass
+
+class Broken(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        raise ValueError
+
+    def test_never_runs(self):
+        pass
+""")
+        process = subprocess.run([sys.executable, 'project_tests.py'], cwd=self.folder, stdout=subprocess.PIPE,
+                                 stderr=subprocess.DEVNULL, text=True)
+        self.assertEqual((process.stdout, process.returncode), ('1 passed, 3 failed, 1 skipped\n', 1))
 
 
 class Checks(Case):

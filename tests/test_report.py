@@ -42,7 +42,7 @@ class Report(Case):
             self.add(path, share)
         self.add(without_label)
         self.add(self.pictures[0], 0.3, part='validation')
-        self.assertEqual(self.names(), ['<h2>Validation</h2>', 'data-name="um_000000.png"',
+        self.assertEqual(self.names(), ['<h2>Validation: the worst first</h2>', 'data-name="um_000000.png"',
                                         '<h2>Test um</h2>', 'data-name="um_000001.png"', 'data-name="um_000002.png"',
                                         'data-name="um_000000.png"', 'data-name="um_000009.png"'])
         self.assertRegex(self.report.format_scores(), r'\nvalidation( +[\d.]+){9}\ntest( +[\d.]+){9}$')

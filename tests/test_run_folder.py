@@ -12,7 +12,7 @@ import numpy as np
 
 from fcn8 import files
 from fcn8.data import vgg16
-from fcn8.data.classes import BACKGROUND, ROAD
+from fcn8.data.classes import BACKGROUND, IGNORED, ROAD
 from fcn8.settings import Settings
 from fcn8.training import run_folder
 from tests.support import LABEL, PICTURE, SHAPE, TrainedCase, read, write
@@ -54,12 +54,15 @@ class RunFolder(TrainedCase):
     def test_a_run_of_an_older_version_can_be_resumed(self):
         """It lacks the settings that came later, and calls the classes palette."""
         expected = self.settings()
+        palette = expected['made_with']['classes'][:2] + [
+            dict(name='what does not count', colour=IGNORED, counts=False)]
         self.change(settings=dict(decay=None, augment=None, cache_mb=None),
-                    made_with=dict(classes=None, palette=[dict(name='road', colour=ROAD, counts=True)]))
+                    made_with=dict(classes=None, palette=palette))
         status, stderr = self.main('--resume', self.run_folder)
         self.assertEqual(status, 0, stderr)
         for part in ('settings', 'made_with'):
             self.assertEqual(self.settings()[part], expected[part])
+        self.assertEqual(self.settings()['changes'], [])
 
     def test_a_run_that_was_made_with_something_else(self):
         for name, value in (('TensorFlow', '3.0'), ('precision', 'float16')):
@@ -90,7 +93,8 @@ class RunFolder(TrainedCase):
 
         message = r': 0\.0 MB are free, and {} [\d.]+ MB'
         with free(1e3):
-            self.refused('runs' + message.format('checkpoints and model need'))
+            for options in (['--epochs', '1'], ['--decoder-first', '1']):
+                self.refused('runs' + message.format('checkpoints and model need'), *options)
             self.refused(self.run_folder + message.format('checkpoints and model need'), '--resume', self.run_folder)
         with free(1e3, 'data'):
             self.refused('data' + message.format('the features need'), '--freeze-encoder')

@@ -36,7 +36,7 @@ def option_and_default(field):
     words = metavar if isinstance(metavar, tuple) else (metavar,)
     if isinstance(default, tuple):
         default = ' '.join(map(str, default))
-    return [f'`{" ".join((settings.option_name(field),) + words).strip()}`',
+    return [f'`{" ".join((settings.option_name(field.name),) + words).strip()}`',
             '' if default is None or isinstance(default, bool) else str(default)]
 
 
@@ -130,8 +130,8 @@ class Resumed(Case):
         for name, value, expected in (('epochs', -1, '--epochs: -1 is not a whole number'),
                                       ('learning_rate', NAN, '--learning-rate: nan is not'),
                                       ('freeze_encoder', None, '--freeze-encoder: None is not'),
-                                      ('decoder_frist', 3, '"decoder_frist" is no setting'),
-                                      ('resume', 'x', '"resume" is no setting'), ('runs_dir', 'x', '"runs_dir"')):
+                                      ('decoder_frist', 3, '"decoder_frist" is not a setting'),
+                                      ('resume', 'x', '"resume" is not a setting'), ('runs_dir', 'x', '"runs_dir"')):
             with self.subTest(name):
                 self.save({name: value})
                 self.refused(self.path('settings.json') + ': ' + expected)

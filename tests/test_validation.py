@@ -12,6 +12,7 @@ import numpy as np
 
 import helper
 from fcn8.data import images
+from fcn8.data.classes import KITTI_ROAD
 from fcn8.results import metrics, saved_model
 from fcn8.training import validation
 from fcn8.training.callback import best_epoch
@@ -28,6 +29,18 @@ class Epochs(unittest.TestCase):
                                             features=features)
             scoring = validation.Validation(None, batches)
             self.assertEqual([epoch for epoch in range(1, 8) if scoring.is_due(epoch, 7)], due)
+
+    def test_a_stop_is_heeded_between_batches(self):
+        batches = types.SimpleNamespace(pictures=4, validation_pictures=['a', 'b'], validation_share=['a', 'b'],
+                                        features=None, classes=KITTI_ROAD)
+        batches.validation_batches = lambda: [(np.zeros([1, 2, 2, 3]), np.ones([1, 2, 2, 2], bool))] * 2
+        segmenter = mock.Mock(return_value=np.zeros([1, 2, 2], np.float32))
+        stop = mock.Mock(side_effect=KeyboardInterrupt)
+        scoring = validation.Validation(segmenter, batches)
+        scoring._shown = ()
+        with self.assertRaises(KeyboardInterrupt):
+            scoring.run(None, stop)
+        self.assertEqual(segmenter.call_count, 1)
 
     def test_the_best_epoch_has_the_highest_iou_or_without_validation_the_lowest_cross_entropy(self):
         history = [dict(epoch=number, cross_entropy=value) for number, value in ((1, .5), (2, .2), (3, .3))]

@@ -98,7 +98,7 @@ def is_colour(picture, colour):
     return np.logical_and.reduce([picture[..., channel] == value for channel, value in enumerate(colour)])
 
 
-def read(path):
+def read_classes(path):
     """The Classes of a JSON file, a list of such objects: {"name": "sky", "colour": [70, 130, 180], "counts": true}.
 
     path: None stands for KITTI_ROAD.
@@ -127,7 +127,7 @@ def read(path):
 
 def _read_class(path, number, entry):
     if not isinstance(entry, dict) or not {'name', 'colour'} <= set(entry) <= {'name', 'colour', 'counts'}:
-        raise _invalid(path, f'class {number} is not an object with "name", "colour" and, if it shall be ignored, '
+        raise _invalid(path, f'class {number} is not an object with "name", "colour" and, to be ignored, '
                              '"counts": false')
     name, colour, counts = entry['name'], entry['colour'], entry.get('counts', True)
     if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():

@@ -2,6 +2,7 @@
 
 By hand: of the well-kept libraries none resumes a download across two starts of the program.
 """
+import contextlib
 import errno
 import hashlib
 import http.client
@@ -13,7 +14,7 @@ import zipfile
 
 from tqdm.utils import CallbackIOWrapper
 
-from fcn8 import progress
+from fcn8 import distributed, progress
 from fcn8.data import vgg16
 from fcn8.errors import UserError
 from fcn8.files import check_space, locked, scratch_folder, written_whole
@@ -84,10 +85,19 @@ def fetch_kitti_road(data_dir):
 
 def _once(fetch, folder, parts):
     """Fetch unless `folder` has all its parts; of several processes one does so, while the others wait."""
-    if _is_missing(folder, parts):
-        with locked(os.path.dirname(folder), wait=True):
+    data_dir = os.path.dirname(folder)
+    if distributed.is_first_on_machine() and _is_missing(folder, parts):
+        with contextlib.ExitStack() as stack:
+            try:
+                certain = stack.enter_context(locked(data_dir))
+            except BlockingIOError:
+                print(f'Waiting for another process that downloads to {data_dir}')
+                certain = stack.enter_context(locked(data_dir, wait=True))
+            if not certain:
+                print(f'{data_dir}: the file system has no locks. Do not start a second run before this download ends')
             if _is_missing(folder, parts):
                 fetch()
+    distributed.gather(None)  # until then the others wait
 
 
 def _is_missing(folder, parts):
@@ -107,7 +117,8 @@ def _is_missing(folder, parts):
 def _fetch_archive(url, data_dir, name):
     """Download the zip archive at `url` and put its folder `name` into data_dir/name, whole or not at all.
 
-    Raises one of FAILURES. What was downloaded is kept for the next start, unless it is no such zip.
+    Raises one of FAILURES, and UserError if the disk lacks the space. What was downloaded is kept for the next start,
+    unless it is another file.
     """
     archive = os.path.join(data_dir, name + '.zip')
     if not os.path.exists(archive):

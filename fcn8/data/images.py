@@ -51,7 +51,7 @@ def list_files(folder, pattern):
 
 
 def check_pictures(paths):
-    """Look at all the pictures, and read some; raises UserError if one is damaged or no picture."""
+    """Check the size and end of all pictures, and read some; raises UserError if one is damaged or not a picture."""
     def load(path):
         with opened(path) as image:
             image.load()
@@ -66,7 +66,7 @@ def sample(count):
 
 
 def size_of(path):
-    """The (width, height) of a picture, upright; raises UserError if it is cut off, or no picture.
+    """The (width, height) of a picture, upright; raises UserError if it is cut off, or not a picture.
 
     That is a thousand times as fast as reading it.
     """

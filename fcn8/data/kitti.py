@@ -107,7 +107,7 @@ class Batches:
     If several processes train together, each gets its own equal share of one order. So up to one picture less than
     there are processes may be left out of an epoch, others in each.
 
-    Its arguments are those of helper.gen_batch_function().
+    Its arguments are those of helper.gen_batch_function(), but classes, which is a data.classes.Classes.
 
     pairs: the (picture, label) paths of the folder.
     pictures: number of pictures of an epoch, in all processes.

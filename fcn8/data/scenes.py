@@ -55,7 +55,7 @@ def write_scenes(folder, seed, training, testing, classes=False):
     folder: path that must not exist yet; it appears complete or, after an exception, not at all.
     seed: int in [0, 2**32). A scene depends on seed, split, category and number only, not on how many are drawn.
     training, testing: numbers of scenes, spread evenly over the categories.
-    classes: whether the labels tell the classes of docs/demo-classes.json apart, instead of road and background.
+    classes: whether the labels are those of docs/demo-classes.json, instead of road and background.
     """
     folder = os.path.abspath(folder)
     if os.path.exists(folder):

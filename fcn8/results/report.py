@@ -52,7 +52,7 @@ class Report:
         views = (('overlay', self.classes.paint(picture, probability)), ('photo', picture),
                  ('probability', self.classes.draw(probability)))
         button = _button(os.path.basename(path), '' if value is None else f'{title} {value:.3f}', views)
-        section = 'Validation' if part == 'validation' else f'Test {kitti.category(path)}'
+        section = 'Validation: the worst first' if part == 'validation' else f'Test {kitti.category(path)}'
         self._counts[part] = self._counts.get(part, 0) + 1
         self._bytes[part] = self._bytes.get(part, 0) + len(button)
         kept = self._pictures[part]

@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from fcn8.data import classes as classes_room
+from fcn8.data.classes import KITTI_ROAD, read_classes
 from fcn8.data.kitti import INFERENCE_BATCH
 from fcn8.errors import UserError, is_out_of_memory, reason
 from fcn8.files import scratch_folder
@@ -66,7 +66,7 @@ def _write(sess, signature, path, classes):
             builder.add_meta_graph_and_variables(sess, ['serve'], {'serving_default': signature},
                                                  strip_default_attrs=True)
             builder.save()
-            if classes is not classes_room.KITTI_ROAD:
+            if classes is not KITTI_ROAD:
                 with open(os.path.join(scratch, name, 'classes.json'), 'w') as file:
                     json.dump(classes.description, file, indent=2)
             if os.path.exists(path):
@@ -113,7 +113,7 @@ def load(run):
         raise UserError(f'{run}: no trained model: a run writes the folder `model` when it ends. Name another, or '
                         'finish this one with --resume')
     its_classes = os.path.join(path, 'classes.json')
-    classes = classes_room.read(its_classes if os.path.exists(its_classes) else None)
+    classes = read_classes(its_classes if os.path.exists(its_classes) else None)
     # TensorFlow's graph optimiser copies the constants, which are the weights, over and over.
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True

@@ -18,7 +18,7 @@ LONG_TRAINING = 600  # seconds from which on a training without a GPU says how l
 
 
 class Callback:
-    """Accompanies a training of which nothing is recorded.
+    """Called around the steps of a training of which nothing is recorded.
 
     settings: settings.Settings.
     batches: data.kitti.Batches, if it is known.
@@ -73,13 +73,18 @@ class Callback:
         self._restore()
         self.folder, self.history, self.pictures, self.loss_sum, self.seconds = distributed.gather(
             (self.folder, self.history, self.pictures, self.loss_sum, self.seconds))[0]
-        distributed.broadcast_variables(self._sess)
-        if (self.history or self.pictures) and self.next_epoch <= self.settings.epochs:
-            self._fast_forward()
+        if self.next_epoch <= self.settings.epochs:
+            distributed.broadcast_variables(self._sess)
+            if self.history or self.pictures:
+                self._fast_forward()
         self._sess.graph.finalize()  # an op added in a loop would slow it down more and more: now it raises
         # The chief stops, and the others when it has gone: so the checkpoint has what all have done.
         with errors.stop_between_steps(heeded=distributed.is_chief()) as self._stop_requested:
-            yield
+            try:
+                yield
+            finally:
+                if self._bar:  # or an error would follow it on its line
+                    self._bar.close()
             self._save()
         self._use_best()
 
@@ -91,11 +96,17 @@ class Callback:
         validated = sum('validation' in entry for entry in self.history) * len(self.batches.validation_share)
         variables.fast_forward_dropout(self._sess, self.batches.image_shape, trained // distributed.size() + validated)
 
-    def finished(self):
-        """A Callback that has nothing left to train: for the network with the decoder that this one has trained."""
+    def for_trained_network(self):
+        """A Callback with nothing left to train: for the whole network around the decoder that this one has trained."""
         callback = Callback(self.settings, self.batches)
         callback.history, callback.folder = self.history, self.folder
         return callback
+
+    def describe_progress(self):
+        """How far the training is, as text."""
+        if self.next_epoch > self.settings.epochs:
+            return 'after the last epoch'
+        return f'in epoch {self.next_epoch}, after {self.pictures} of its pictures'
 
     def on_epoch_begin(self):
         """Called before the batches of an epoch."""
@@ -106,7 +117,7 @@ class Callback:
     def on_batch_end(self, loss, pictures):
         """Called after a step, with its mean cross entropy and the number of its pictures in each process.
 
-        Raises UserError if the loss is not finite, and Stopped, after a checkpoint, if the program shall stop.
+        Raises UserError if the loss is not finite, and Stopped, after a checkpoint, if a stop has been requested.
         """
         if not np.isfinite(loss):
             raise UserError(f'the loss became {loss} in epoch {self.next_epoch}, picture {self.pictures + 1}: try a '
@@ -158,7 +169,7 @@ class Callback:
 
 
 class RecordingCallback(Callback):
-    """Accompanies the training of a run, whose history, checkpoints and best weights the chief keeps.
+    """Called around the steps of a run, whose history, checkpoints and best weights the chief keeps.
 
     run_folder: training.run_folder.RunFolder.
 
@@ -180,7 +191,7 @@ class RecordingCallback(Callback):
             self.loss_sum, self.seconds = state['loss_sum'], state['seconds']
             best = self._checkpoints.best_epoch
             self._best_since = (best if best <= len(self.history) else 1) if best else len(self.history) + 1
-            print(f'Going on in epoch {self.next_epoch}, after {self.pictures} of its pictures')
+            print('Going on ' + self.describe_progress())
         self._events = self._run_folder.begin(self._sess.graph, self.history)
 
     def on_batch_end(self, loss, pictures):

@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 
+from fcn8 import distributed
 from fcn8.errors import UserError, reason
 from fcn8.files import digest, read_json, scratch_folder, sync
 from fcn8.tf1 import tf
@@ -27,7 +28,7 @@ DAMAGED = (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError,
 
 
 class Checkpoints:
-    """Saves and restores the variables of the default graph in a folder that has a place for them.
+    """Saves the variables of the default graph to an existing folder, and restores them.
 
     folder: runs/<time>/checkpoints.
 
@@ -40,6 +41,8 @@ class Checkpoints:
         self._last = None  # name of the last checkpoint
         self._variables = tf.global_variables()
         self._trained = {variable.op.name: variable for variable in tf.trainable_variables()}
+        self._values = {name: tf.placeholder(tf.float32, variable.shape) for name, variable in self._trained.items()}
+        self._assign = tf.group(*(variable.assign(self._values[name]) for name, variable in self._trained.items()))
         self._saver = tf.train.Saver(self._variables, max_to_keep=None)
         size = sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0)
                    for variable in self._variables)
@@ -98,8 +101,9 @@ class Checkpoints:
             sync(self.folder)
             self._remove(list_checkpoints(self.folder)[:-2])
         except (OSError, tf.errors.OpError) as error:
-            raise UserError(f'{path}: the checkpoint cannot be written ({reason(error)}). Free some disk space; '
-                            '--resume goes on from the one before') from error
+            raise UserError(
+                f'{path}: the checkpoint cannot be written ({reason(error)}). Free some disk space; '
+                f'`{distributed.resume_command(os.path.dirname(self.folder))}` goes on from the one before') from error
         self._last = name
         self._next_save = time.time() + SAVE_INTERVAL * (time.time() - start)
 
@@ -118,9 +122,7 @@ class Checkpoints:
     def use_best(self, sess):
         """Give the trained variables the best weights, if there are any."""
         if self._best_weights is not None:
-            sess.run([variable.initializer for variable in self._trained.values()],
-                     {variable.initializer.inputs[1]: self._best_weights[name]
-                      for name, variable in self._trained.items()})
+            sess.run(self._assign, {self._values[name]: array for name, array in self._best_weights.items()})
 
     def _save_best(self):
         if self._best_is_saved:

@@ -10,6 +10,7 @@ import time
 
 import imageio.v2 as imageio
 
+from fcn8 import distributed
 from fcn8.errors import UserError, reason
 from fcn8.tf1 import tf
 
@@ -56,4 +57,5 @@ class Events:
             self._writer.flush()
         except tf.errors.OpError as error:
             raise UserError(f"{self._folder}: TensorBoard's events cannot be written ({reason(error)}). Free some disk "
-                            'space; --resume with this folder goes on from the last checkpoint') from error
+                            f'space; `{distributed.resume_command(self._folder)}` goes on from the last checkpoint'
+                            ) from error

@@ -12,7 +12,6 @@ import functools
 import json
 import os
 import platform
-import shlex
 import signal
 import tempfile
 import time
@@ -27,7 +26,7 @@ from fcn8.errors import Stopped, UserError
 from fcn8.files import check_space, digest, locked, written_whole
 from fcn8.results import saved_model
 from fcn8.results.report import Report
-from fcn8.settings import read_saved
+from fcn8.settings import PUBLISHED, option_name, read_saved
 from fcn8.tf1 import tf
 from fcn8.training.callback import Callback, RecordingCallback
 from fcn8.training.checkpoints import Checkpoints, list_checkpoints, space_needed
@@ -68,7 +67,7 @@ class RunFolder:
             self._provenance['precision']))
         test_pairs = self._check_end() if distributed.is_chief() else []
         distributed.compare(dict(
-            {f'--{name.replace("_", "-")}': value for name, value in self._content['settings'].items()
+            {option_name(name): value for name, value in self._content['settings'].items()
              if name not in ('data_dir', 'classes')}, device='GPU' if self.gpu else 'CPU', **self._provenance))
         if distributed.is_chief():
             self._label_of = dict(self.batches.pairs + test_pairs)
@@ -87,9 +86,9 @@ class RunFolder:
         callback = self.callback
         if not callback.folder:
             return
-        advice = f'to go on: {distributed.command()} --resume {shlex.quote(callback.folder)}'
+        advice = 'to go on: ' + distributed.resume_command(callback.folder)
         if isinstance(error, KeyboardInterrupt):
-            place = f'in epoch {callback.next_epoch}, after {callback.pictures} of its pictures; '
+            place = callback.describe_progress() + '; '
             raise Stopped(getattr(error, 'signum', signal.SIGINT),
                           (place if callback.history or callback.pictures else '') + advice)
         if distributed.is_lost(error):
@@ -129,7 +128,7 @@ class RunFolder:
                 raise UserError(f'{self.path}: the run was made with {name} {before["made_with"][name]}, not with '
                                 f'{value}. Resume it with the same, or start a new run')
         changed = {name: value for part in ('settings', 'about') for name, value in self._content[part].items()
-                   if value != before[part].get(name)}
+                   if value != before[part].get(name, PUBLISHED.saved().get(name))}  # an older version lacks some
         self._content['changes'] = before['changes'] + [changed] * bool(changed)
 
     def _lock_folder(self):

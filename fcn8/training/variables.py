@@ -1,6 +1,5 @@
 """The values of the graph's variables, and the state of its dropout."""
 from fcn8 import progress
-from fcn8.errors import UserError
 from fcn8.tf1 import tf
 
 
@@ -9,14 +8,13 @@ def initialize(sess, values):
 
     values: {name: array}, in the place of what the initialisers of these variables would give.
 
-    Raises UserError if there is no variable with one of these names.
+    Raises ValueError if there is no new variable with one of these names.
     """
     names = set(sess.run(tf.report_uninitialized_variables()))
     new = [variable for variable in tf.global_variables() if variable.op.name.encode() in names]
     unknown = set(values) - {variable.op.name for variable in new}
     if unknown:
-        raise UserError(f'the decoder cannot have the name {sorted(unknown)[0]}: a scope of the VGG-16 model has it. '
-                        'Rename that scope, or train without --freeze-encoder and --decoder-first')
+        raise ValueError(f'no variables with the names {sorted(unknown)}')
     sess.run([variable.initializer for variable in new],
              {variable.initial_value: values[variable.op.name] for variable in new if variable.op.name in values})
 
