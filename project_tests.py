@@ -44,7 +44,7 @@ def test_layers(layers):
     """layers gives [n, h, w, num_classes] for pictures of any size."""
     inputs = [tf.placeholder(tf.float32, [None, None, None, depth]) for depth in (256, 512, 4096)]
     output = layers(*inputs, 2)
-    assert isinstance(output, tf.Tensor), f'the output is no tensor but {output!r}'
+    assert isinstance(output, tf.Tensor), f'the output is not a tensor but {output!r}'
     assert output.shape.as_list() == [None, None, None, 2], f'the output has the shape {output.shape}'
     with tf.Session() as sess:
         sess.run(tf.global_variables_initializer())
@@ -70,11 +70,11 @@ def test_optimize(optimize):
         before = sess.run(cross_entropy_loss, {correct_label: one_hot})
         sess.run(train_op, {correct_label: one_hot, learning_rate: 0.01})
         after = sess.run(cross_entropy_loss, {correct_label: one_hot})
-        assert np.shape(before) == (), 'the loss is no scalar'
+        assert np.shape(before) == (), 'the loss is not a scalar'
         assert after < before, f'the training op does not lower the loss: {before} to {after}'
         labels = np.arange(np.prod(shape)).reshape(shape)
         sess.run(train_op, {correct_label: labels, learning_rate: 0.01})
-        assert np.isfinite(sess.run(last_layer)).all(), 'labels that are no distribution break the training op'
+        assert np.isfinite(sess.run(last_layer)).all(), 'labels that are not a distribution break the training op'
 
 
 @in_new_graph

@@ -87,7 +87,7 @@ def write_from_keras(path, weights_file):
 
     The file is read with h5py itself: TensorFlow 1.15's Keras cannot read weights through h5py 3.
 
-    Raises OSError where it is no HDF5 file, ValueError where it does not hold VGG-16's layers.
+    Raises OSError if it is not an HDF5 file, ValueError if it does not hold VGG-16's layers.
     """
     with h5py.File(weights_file, 'r') as file:
         weights = {name: _read_keras_layer(file, name) for name in LAYERS}
