@@ -7,7 +7,7 @@ https://arxiv.org/abs/1605.06211. From top to bottom: the network, its training,
 from fcn8 import command_line
 
 if __name__ == '__main__':
-    OPTIONS = command_line.parse()  # before TensorFlow is loaded, which takes seconds
+    OPTIONS = command_line.parse(check_files=True)  # before TensorFlow is loaded, which takes seconds
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Everything that a training script grows into, one concern a file; main.py has the network and its training.
+"""Everything that a training script grows into, one concern per file; main.py has the network and its training.
 
 command_line   from the arguments to a call of main.run, or of predict and evaluate
 settings       every option of a training, once

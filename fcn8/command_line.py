@@ -59,10 +59,11 @@ def _parser_of(kind):
     return parse
 
 
-def parse(arguments=None):
+def parse(arguments=None, check_files=False):
     """The command line as an argparse.Namespace; mistakes end the program in one line and exit status 2.
 
     arguments: list of texts, by default sys.argv[1:].
+    check_files: whether to look for files that are named.
 
     The Namespace has: settings, the Settings of a training, None where a model is used; debug, demo, save_masks,
     flags; predict, evaluate, model, texts or None.
@@ -90,9 +91,25 @@ def parse(arguments=None):
             options.settings = settings.resumed(_folder_of_run(given.pop('resume')), given)
         else:
             options.settings = Settings(**dict(DEMO_SETTINGS if options.demo else {}, **given))
+        if check_files:
+            _check_files(options)
     except UserError as error:
         parser.exit(2, 'error: {}\n'.format(' '.join(str(error).splitlines())))
     return options
+
+
+def _check_files(options):
+    """Raise UserError if files are missing or wrong that can be checked before TensorFlow is loaded."""
+    if options.settings is None:
+        return
+    if options.settings.classes is not None:
+        from fcn8.data.classes import read_classes
+        read_classes(options.settings.classes)
+    for name, folder in (('data-dir', options.settings.data_dir), ('runs-dir', options.settings.runs_dir)):
+        if os.path.exists(folder) and not os.path.isdir(folder):
+            raise UserError(f'{folder}: not a folder. Name another with --{name}')
+    if not options.demo and not os.path.isdir(options.settings.data_dir):
+        raise UserError(f'{options.settings.data_dir}: no such folder; create it, or name another with --data-dir')
 
 
 def _folder_of_run(path):

@@ -48,7 +48,7 @@ class Parse(CommandLineCase):
                 ('--l2 1e-3x', "argument --l2: '1e-3x' is not a float32 number from 0"),
                 ('--epochs', 'argument --epochs: expected'),
                 ('--image-shape 64', 'argument --image-shape: expected 2 arguments'),
-                ('--image-shape 64 97', "argument --image-shape: '97' is not a multiple of 32"),
+                ('--image-shape 64 97', "argument --image-shape: '97' is not a positive multiple of 32"),
                 ('--nonsense', 'unrecognized arguments: --nonsense'),
                 ('data', 'unrecognized arguments: data'),
                 ('--freeze-encoder --augment', 'leave out --augment'),
@@ -121,11 +121,16 @@ class Needs(RunCase):
 class Program(Case):
     def test_help_version_and_mistakes_come_without_tensorflow(self):
         write(self.path('modules', 'tensorflow.py'), b'raise RuntimeError("imported")')
+        write(self.path('file'), b'')
         for arguments, status, expected in (
                 (['--help'], 0, r'(?s)usage: main\.py .*--batch-size N +pictures in a training step \(default: 5\)'),
                 (['--version'], 0, r'^FCN-8 road segmentation \d+\.\d+\n$'),
-                (['--epochs', '0'], 2, "^error: argument --epochs: '0' is not .* --help\n$")):
+                (['--epochs', '0'], 2, "^error: argument --epochs: '0' is not .* --help\n$"),
+                ([], 2, '^error: data: no such folder; create it, or name another with --data-dir\n$'),
+                (['--demo', '--runs-dir', 'file'], 2, '^error: file: not a folder. Name another with --runs-dir\n$'),
+                (['--demo', '--classes', 'file'], 2, '^error: file: cannot be read as JSON .*\n$')):
             got, output = self.run_program(*arguments, PYTHONPATH=self.path('modules'), COLUMNS='80', NO_COLOR='1')
             self.assertEqual(got, status, output)
             self.assertRegex(output, expected)
+        os.mkdir(self.path('data'))
         self.assertIn('imported', self.run_program(PYTHONPATH=self.path('modules'))[1])

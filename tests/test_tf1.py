@@ -8,6 +8,10 @@ from tests.support import ROOT, Case, write
 
 
 class Import(Case):
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('data'))
+
     def start(self, module, code, **environment):
         """Run main.py with a module in the place of an installed one."""
         write(self.path('modules', module + '.py'), code.encode())
@@ -46,6 +50,6 @@ class Import(Case):
               b'try:\n    os.killpg(0, 2)\nexcept KeyboardInterrupt:\n    pass\n')
         # In a process group of its own, all of which a terminal's Ctrl-C reaches
         process = subprocess.run([sys.executable, os.path.join(ROOT, 'main.py')], stdout=subprocess.PIPE,
-                                 stderr=subprocess.STDOUT, start_new_session=True,
+                                 stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
                                  env=dict(os.environ, PYTHONPATH=self.path('modules'), TF_CPP_MIN_LOG_LEVEL='1'))
         self.assertEqual((process.returncode, process.stdout), (-signal.SIGINT, b'warning\n'))
