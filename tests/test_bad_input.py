@@ -115,7 +115,7 @@ class BadPictures(RunCase):
                 (lambda path: Image.new('RGB', (1, 1)).save(path), '1x1 pixels are too few'),
                 (short_chunk, 'cannot be read as a picture'),
                 (lambda path: write(path, b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n'),
-                 'cannot be read as a picture'),  # for which Pillow would start Ghostscript
+                 'cannot be read as a picture .cannot identify image file'),  # for which Pillow would start Ghostscript
                 (loop, 'cannot be read as a picture .*symbolic links'),
                 (os.mkfifo, 'cannot be read as a picture .*not a file'),
                 (os.mkdir, 'cannot be read as a picture .*not a file')):

@@ -171,6 +171,13 @@ class Downloads(Case):
         download.fetch_kitti_road(self.folder)
         self.assert_fetched(KITTI)
 
+    def test_an_archive_that_the_user_has_put_there_is_kept(self):
+        with open(self.path('data_road.zip'), 'wb') as file:
+            file.write(b'no zip')
+        self.assertRegex(self.assert_user_error(download.fetch_kitti_road, self.folder),
+                         'data_road.zip: not a whole zip archive .* Copy it again')
+        self.assertEqual(read(self.path('data_road.zip')), b'no zip')
+
     def test_an_archive_is_kept_when_unpacking_is_interrupted(self):
         for problem in (KeyboardInterrupt, OSError(28, 'No space left on device')):
             with mock.patch.object(zipfile.ZipFile, 'extract', side_effect=problem), \

@@ -121,7 +121,8 @@ def _fetch_archive(url, data_dir, name):
     unless it is another file.
     """
     archive = os.path.join(data_dir, name + '.zip')
-    if not os.path.exists(archive):
+    given = os.path.exists(archive)
+    if not given:
         _download(url, archive)
     try:
         with scratch_folder(data_dir) as scratch:
@@ -133,7 +134,10 @@ def _fetch_archive(url, data_dir, name):
             with written_whole(os.path.join(data_dir, name + '.zip.sha256')) as file:
                 file.write(f'{sha256}  {name}.zip\n'.encode())
             os.rename(os.path.join(scratch, name), os.path.join(data_dir, name))
-    except zipfile.BadZipFile:
+    except zipfile.BadZipFile as error:
+        if given:  # by the user, perhaps
+            raise UserError(f'{archive}: not a whole zip archive of {name} ({error}). Copy it again, or remove it, and '
+                            'the next start downloads it') from error
         os.remove(archive)
         raise
     os.remove(archive)

@@ -84,8 +84,8 @@ def opened(path):
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
             raise ValueError('not a file')
-        # No other formats: for some, Pillow starts other programs. MPO is a JPEG with more than one frame.
-        with Image.open(path, formats=('PNG', 'JPEG', 'MPO')) as image:
+        # No other formats: for some, Pillow starts other programs. A JPEG with more than one frame opens as MPO.
+        with Image.open(path, formats=('PNG', 'JPEG')) as image:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise ValueError('{}x{} pixels: it could be a decompression bomb'.format(*image.size))
             if min(image.size) < MIN_SIDE:
