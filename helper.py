@@ -8,6 +8,7 @@ from fcn8.data import download, images, kitti
 from fcn8.data.classes import KITTI_ROAD, read_classes
 from fcn8.files import stem
 from fcn8.results.segmenter import Segmenter
+from fcn8.settings import Settings
 
 
 def maybe_download_pretrained_vgg(data_dir):
@@ -26,7 +27,7 @@ def maybe_download_kitti_road(data_dir):
     download.fetch_kitti_road(data_dir)
 
 
-def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=kitti.CACHE_MB, validation=0., augment=False,
+def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=Settings.cache_mb, validation=0., augment=False,
                        classes=None):
     """Make the function that gives batches of pictures and labels.
 

@@ -155,8 +155,7 @@ def _out_of_memory_hint(its_settings):
         return 'smaller pictures, or a device with more memory'
     if its_settings.resume:
         return 'a new run with a smaller --batch-size'
-    default_shape = Settings().image_shape
     return ' or '.join(option for option, can_help in (
         ('a smaller --batch-size', its_settings.batch_size > 1),
-        ('a smaller --image-shape', its_settings.image_shape != default_shape), ('--amp', not its_settings.amp),
+        ('a smaller --image-shape', its_settings.image_shape != Settings.image_shape), ('--amp', not its_settings.amp),
         ('--freeze-encoder', not its_settings.freeze_encoder)) if can_help) or 'a device with more memory'

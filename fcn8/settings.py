@@ -1,5 +1,6 @@
 """Every option of a training, once: the command line, settings.json and the table in the guide come from Settings."""
 import dataclasses
+import json
 import os
 import re
 from typing import Callable, NamedTuple, Optional, Tuple
@@ -190,6 +191,6 @@ def read_saved(folder):
         if not isinstance(content.get(name), kind):
             raise UserError(f'{path}: not the settings of a run: "{name}" is missing')
     if 'palette' in content['made_with']:  # an older version's name, with another name for ignored pixels
-        content['made_with']['classes'] = [dict(entry, name='ignored') if entry['name'] == 'what does not count' else
-                                           entry for entry in content['made_with'].pop('palette')]
+        palette = json.dumps(content['made_with'].pop('palette'))
+        content['made_with']['classes'] = json.loads(palette.replace('"what does not count"', '"ignored"'))
     return content

@@ -13,8 +13,8 @@ from fcn8.data import augmentation, images
 from fcn8.data.classes import KITTI_ROAD, is_colour
 from fcn8.errors import UserError
 from fcn8.files import stem
+from fcn8.settings import Settings
 
-CACHE_MB = 1024  # of resized pictures and labels that stay in memory: 2300 of KITTI's
 INFERENCE_BATCH = 8  # pictures that go through the network at once
 
 
@@ -117,7 +117,7 @@ class Batches:
     the place of images.
     """
 
-    def __init__(self, data_folder, image_shape, seed=None, cache_mb=CACHE_MB, validation=0., augment=False,
+    def __init__(self, data_folder, image_shape, seed=None, cache_mb=Settings.cache_mb, validation=0., augment=False,
                  classes=KITTI_ROAD):
         self.image_shape, self.classes, self.pairs = tuple(image_shape), classes, pair_with_labels(data_folder)
         self._seed, self._augment = np.random.randint(2 ** 31) if seed is None else seed, augment

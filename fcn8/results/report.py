@@ -4,6 +4,7 @@ report.html is the template of the page.
 """
 import base64
 import bisect
+import collections
 import html
 import os
 import string
@@ -34,7 +35,7 @@ class Report:
         self.folder, self.classes, self._label_of = folder, classes, label_of
         self._scores = {}  # {part: scores}
         self._pictures = {'validation': [], 'test': []}  # [(score, number, section, HTML)], in order
-        self._counts, self._bytes = {}, {}
+        self._counts, self._bytes = collections.Counter(), collections.Counter()  # by part
 
     def add(self, path, picture, probability, part='test'):
         """Score a picture, and add it to the page.
@@ -53,8 +54,8 @@ class Report:
                  ('probability', self.classes.draw(probability)))
         button = _button(os.path.basename(path), '' if value is None else f'{title} {value:.3f}', views)
         section = 'Validation: the worst first' if part == 'validation' else f'Test {kitti.category(path)}'
-        self._counts[part] = self._counts.get(part, 0) + 1
-        self._bytes[part] = self._bytes.get(part, 0) + len(button)
+        self._counts[part] += 1
+        self._bytes[part] += len(button)
         kept = self._pictures[part]
         bisect.insort(kept, (2 if value is None else value, self._counts[part], section, button))
         while len(kept) > MAX_PICTURES or self._bytes[part] > MAX_BYTES:
@@ -82,7 +83,7 @@ class Report:
             for name in sorted({section for _, _, section, _ in pictures}):
                 sections.append('<h2>{}</h2>\n<div class="pictures">\n{}</div>\n'.format(
                     html.escape(name), ''.join(button for _, _, section, button in pictures if section == name)))
-            left_out = self._counts.get(part, 0) - len(pictures)
+            left_out = self._counts[part] - len(pictures)
             if left_out:
                 sections.append(f'<p>{left_out} more {part} pictures, with higher scores if there are labels, are not '
                                 'shown.</p>\n')
