@@ -51,7 +51,7 @@ def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=Setti
 
     vgg_layer3_out, vgg_layer4_out, vgg_layer7_out: float32 [n, h/8, w/8, 256], [n, h/16, w/16, 512] and
     [n, h/32, w/32, 4096], where h and w are multiples of 32.
-    l2: weight of the kernels' L2 norm (half the sum of squares) among the graph's regularisation losses.
+    l2: weight of the kernels' L2 loss, half the sum of their squares, among the graph's regularisation losses.
 
     Returns the scores of the classes, float32 [n, h, w, num_classes].
     """

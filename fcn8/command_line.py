@@ -26,8 +26,8 @@ def _make_parser():
     groups = {name: parser.add_argument_group(name) for name in ('data', 'training', 'results')}
     groups['data'].add_argument(
         '--demo', action='store_true',
-        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no GPU; sets --epochs '
-             '{epochs} --batch-size {batch_size} where you do not'.format(**DEMO_SETTINGS))
+        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no GPU; defaults to '
+             '--epochs {epochs} --batch-size {batch_size}'.format(**DEMO_SETTINGS))
     for field in dataclasses.fields(Settings):
         kind, text = field.metadata['kind'], field.metadata['help']
         if kind is settings.FLAG:
@@ -74,13 +74,13 @@ def parse(arguments=None, check_files=False):
     for mode, others in MODES.items():
         if mode in names:
             for name in sorted(names - others - {mode, 'debug'}):
-                parser.error(f'--{mode} takes all settings from the run: leave out {option_name(name)}')
+                parser.error(f'--{mode} cannot be combined with {option_name(name)}: all settings are those of the run')
     if launcher.SIZE > 1 and {'predict', 'evaluate'} & names:
         parser.error('--predict and --evaluate are for one process: start it without horovodrun')
     if 'save_masks' in names and 'predict' not in names:
         parser.error('--save-masks goes with --predict PATH')
     if ('model' in names) != bool({'predict', 'evaluate'} & names):
-        parser.error('--model RUN goes with --predict PATH or --evaluate FOLDER, and each of them with it')
+        parser.error('--predict PATH and --evaluate FOLDER need --model RUN, and --model needs one of them')
     options = argparse.Namespace(settings=None, **{name: given.pop(name, default) for name, default in (
         ('debug', False), ('demo', False), ('save_masks', False), ('predict', None), ('evaluate', None),
         ('model', None))})

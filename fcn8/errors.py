@@ -1,5 +1,6 @@
 """How the program ends: errors in one line, and stops between two training steps."""
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -10,6 +11,8 @@ import traceback
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL = 0.3  # seconds within which two are one: timeout(1) and job schedulers send them in pairs
 RESOURCE_EXHAUSTED = 8  # TensorFlow's error code
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 GPU_OUT_OF_MEMORY = ('Dst tensor is not initialized', 'Failed to get convolution algorithm')  # other codes have them
 
 
@@ -62,7 +65,8 @@ def _describe(error, out_of_memory_hint):
     if isinstance(error, MemoryError) or is_out_of_memory(error):
         return f'out of memory: try {out_of_memory_hint}'
     if isinstance(error, OSError):
-        return (f'{error.filename}: ' if error.filename else '') + reason(error)
+        text = (f'{error.filename}: ' if error.filename else '') + reason(error)
+        return f'{text}. {_advice(error)}' if error.errno in DISK_FULL + READ_ONLY else text
     if _is_tensorflow_error(error):
         return f'TensorFlow failed: {reason(error)}. --debug shows where'
     return None
@@ -95,6 +99,18 @@ def reason(error):
     return (lines or [repr(error)])[0].strip().rstrip('.')
 
 
+def cannot_write(path, error):
+    """The UserError for a path that an OSError, or an error of TensorFlow, has kept from being written."""
+    return UserError(f'{path}: cannot be written ({reason(error)}). {_advice(error)}')
+
+
+def _advice(error):
+    for codes, advice in ((DISK_FULL, 'Free some disk space'), (READ_ONLY, 'Make it writable, or use another folder')):
+        if any(os.strerror(code) in reason(error) for code in codes):  # TensorFlow's errors have other codes
+            return advice
+    return 'Look at what is in its place, and at the disk'
+
+
 @contextlib.contextmanager
 def stop_between_steps(heeded=True):
     """Keep SIGINT and SIGTERM from interrupting a training step; a second one ends the program at once.
@@ -125,7 +141,7 @@ def _stop_signals(handler):
             if byte[0] in STOP_SIGNALS:
                 first = first or time.time()
                 if time.time() - first > SAME_SIGNAL:
-                    os.write(2, b'\nstopped at once\n')
+                    os.write(2, b'\nstopped at once: what was not saved is lost\n')
                     os._exit(128 + byte[0])
 
     watcher = threading.Thread(target=watch, daemon=True)

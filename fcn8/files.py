@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 
-from fcn8.errors import UserError
+from fcn8.errors import UserError, cannot_write
 
 SCRATCH = '.fcn8-scratch-'
 SCRATCH_AGE = 60  # seconds
@@ -33,8 +33,7 @@ def written_whole(path):
             yield file
         os.replace(part, path)
     except OSError as error:
-        raise UserError(f'{path}: cannot be written ({error.strerror or error}). Free some disk space, and make the '
-                        'folder writable') from error
+        raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             os.remove(part)
@@ -83,6 +82,15 @@ def locked(folder, wait=False):
         yield certain
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder):
+    """Raise UserError unless files can be written to a folder, which is made if it is not there."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def check_space(folder, size, purpose):

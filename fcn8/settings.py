@@ -70,9 +70,10 @@ class Settings:
     # The published hyper-parameters
     epochs: int = _option('training', COUNT, 50, 'times to go through the pictures')
     batch_size: int = _option('training', COUNT, 5, 'pictures in a training step')
-    learning_rate: float = _option('training', POSITIVE, 9e-4, 'of Adam')
+    learning_rate: float = _option('training', POSITIVE, 9e-4, 'learning rate of Adam')
     keep_prob: float = _option('training', PROBABILITY, 0.5, 'share of units that dropout keeps')
-    l2: float = _option('training', NOT_NEGATIVE, 1e-3, "weight of the L2 norm of the decoder's kernels in the loss")
+    l2: float = _option(
+        'training', NOT_NEGATIVE, 1e-3, "weight of the decoder's L2 loss, half the sum of the squares of its kernels")
 
     # Height and width: multiples of 32, as five poolings halve them
     image_shape: Tuple[int, int] = _option(
@@ -88,8 +89,8 @@ class Settings:
                                                          'are read again in each epoch')
     seed: int = _option('training', SEED, 0, "fixes the order of the pictures, their augmentation, the decoder's first "
                                              'weights and the scenes of the demo')
-    decay: bool = _option('training', FLAG, False, 'let the learning rate rise from 0 in the first quarter of the '
-                                                   'training, and then fall to 0')
+    decay: bool = _option('training', FLAG, False, 'warm up: the learning rate rises from 0 in the first quarter of '
+                                                   'the training, and then falls to 0')
     freeze_encoder: bool = _option(
         'training', FLAG, False, 'train the decoder alone, on features of VGG-16 that are computed once and kept in '
                                  'the data folder: minutes on a CPU')
@@ -97,7 +98,7 @@ class Settings:
                                                                '--freeze-encoder does, and then everything')
     amp: bool = _option('training', FLAG, False, 'mixed precision: float16 on GPUs with tensor cores, bfloat16 on CPUs '
                                                  'that have it')
-    runs_dir: str = _option('results', FOLDER, 'runs', 'folder in which each run makes its own', saved=False)
+    runs_dir: str = _option('results', FOLDER, 'runs', 'folder that gets a subfolder for each run', saved=False)
     resume: Optional[str] = _option(
         'results', FOLDER._replace(metavar='RUN'), None,
         'go on with a run, a folder in runs/, where it was stopped, with its own settings; --epochs may ask for more, '
@@ -171,7 +172,7 @@ def resumed(folder, given):
     except UserError as error:
         refuse(error)
     if given.get('epochs', settings.epochs) < settings.epochs:
-        raise UserError(f'--epochs {given["epochs"]}: the run has {settings.epochs} epochs, and can only get more')
+        raise UserError(f'--epochs {given["epochs"]}: the run already has {settings.epochs}; ask for more')
     return dataclasses.replace(settings, **given)
 
 
@@ -184,7 +185,8 @@ def read_saved(folder):
     try:
         content = read_json(path)
     except FileNotFoundError:
-        raise UserError(f'{folder}: not the folder of a run: it holds no settings.json') from None
+        raise UserError(f'{folder}: ' + ('not the folder of a run: it holds no settings.json' if os.path.isdir(folder)
+                                         else 'no such folder')) from None
     except (OSError, ValueError) as error:
         raise UserError(f'{path}: cannot be read ({error})') from error
     for name, kind in (('settings', dict), ('made_with', dict), ('about', dict), ('changes', list)):

@@ -81,9 +81,9 @@ class BadPictures(RunCase):
         for damage, expected in (
                 (lambda: os.remove(LABEL), 'um_000001.png: its label um_road_000001.png is missing'),
                 (lambda: Image.new('RGB', (40, 50)).save(LABEL), 'um_road_000001.png: the label has 40x50 pixels'),
-                (unknown_colour,
-                 r'um_road_000001.png: unknown colour \(0, 200, 7\) in row 20, column 30, and 1 more such'),
-                (all_black, 'gt_image_2: the labels together need at least two of the classes background .255, 0'),
+                (unknown_colour, r'um_road_000001.png: unknown colour \(0, 200, 7\) in row 20, column 30 '
+                                 r'\(pixels of unknown colours: 2\)'),
+                (all_black, 'gt_image_2: the labels show fewer than two of the classes background .255, 0'),
                 (lambda: shutil.rmtree('data/data_road/training/gt_image_2'), 'training/gt_image_2 is missing')):
             shutil.copytree('data', 'sound')
             damage()

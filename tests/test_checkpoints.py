@@ -134,7 +134,7 @@ class CheckpointsOfOneVariable(Case):
         for best in (False, True):
             with full_disk(2000):
                 message = self.assert_user_error(self.save, 3, 2, 7, best)
-            self.assertRegex(message, f'{LAST}: the checkpoint cannot be written .*File too large')
+            self.assertRegex(message, LAST + ': cannot be written .File too large.. Free some disk space, then resume')
             self.assertEqual(self.names(), [BEST, 'epoch-00001-picture-000000', SECOND])
             self.assertEqual(self.restore(), (before, {2}, {1}))
         after = self.save(3, 2, 7)

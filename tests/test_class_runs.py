@@ -125,7 +125,7 @@ class ClassRuns(RunCase):
             changed = file.read().replace('wall', 'fence')
         with open('moved.json', 'w') as file:
             file.write(changed)
-        self.refused('was made with classes', '--resume', 'run', '--epochs', '32', '--classes', 'moved.json')
+        self.refused('classes differs', '--resume', 'run', '--epochs', '32', '--classes', 'moved.json')
 
 
 class Demo(Case):

@@ -59,17 +59,17 @@ class Parse(CommandLineCase):
     def test_modes(self):
         """A run is resumed, and a model used, with the settings of the run."""
         for arguments, expected in (
-                ('--predict x.png', '--model RUN goes with'), ('--evaluate data', '--model RUN goes with'),
-                ('--model runs/1', '--model RUN goes with'),
+                ('--predict x.png', 'need --model RUN'), ('--evaluate data', 'need --model RUN'),
+                ('--model runs/1', 'need --model RUN, and --model needs'),
                 ('--save-masks', '--save-masks goes with --predict PATH'),
-                ('--evaluate data --model runs/1 --save-masks', '--evaluate .*leave out --save-masks'),
-                ('--predict x --evaluate data --model runs/1', 'leave out --(evaluate|predict)'),
-                ('--predict x --model runs/1 --epochs 3', '--predict .*leave out --epochs'),
-                ('--predict x --model runs/1 --demo', '--predict .*leave out --demo'),
-                ('--resume runs/1 --batch-size 5', '--resume .*leave out --batch-size'),
-                ('--resume runs/1 --demo', '--resume .*leave out --demo'),
-                ('--resume runs/1 --runs-dir runs', '--resume .*leave out --runs-dir'),
-                ('--resume nowhere', 'nowhere: not the folder of a run')):
+                ('--evaluate data --model runs/1 --save-masks', '--evaluate .*cannot be combined with --save-masks'),
+                ('--predict x --evaluate data --model runs/1', 'cannot be combined with --(evaluate|predict)'),
+                ('--predict x --model runs/1 --epochs 3', '--predict .*cannot be combined with --epochs'),
+                ('--predict x --model runs/1 --demo', '--predict .*cannot be combined with --demo'),
+                ('--resume runs/1 --batch-size 5', '--resume .*cannot be combined with --batch-size'),
+                ('--resume runs/1 --demo', '--resume .*cannot be combined with --demo'),
+                ('--resume runs/1 --runs-dir runs', '--resume .*cannot be combined with --runs-dir'),
+                ('--resume nowhere', 'nowhere: no such folder')):
             with self.subTest(arguments):
                 self.ends(arguments.split(), expected)
         os.makedirs(self.path('runs', '1.5'))
@@ -113,7 +113,7 @@ class Execute(CommandLineCase):
 class Needs(RunCase):
     def test_what_the_end_needs_is_checked_before_the_training(self):
         write('file', b'')
-        self.refused('file: .*--runs-dir', '--runs-dir', 'file')
+        self.refused('file: cannot be written', '--runs-dir', 'file')
         os.remove('data/data_road/testing/gt_image_2/um_road_000001.png')
         self.refused('testing/image_2/um_000001.png: its label um_road_000001.png is missing')
 

@@ -84,7 +84,7 @@ class Signals(Case):
                 self.assertEqual(process.stdout.readline(), 'first\n')
                 time.sleep(2 * errors.SAME_SIGNAL)
                 process.send_signal(signal.SIGINT)
-                self.assertEqual(process.communicate()[1].strip(), 'stopped at once')
+                self.assertEqual(process.communicate()[1].strip(), 'stopped at once: what was not saved is lost')
                 self.assertEqual(process.returncode, 130)
 
     def test_a_first_signal_ends_the_program_in_one_line(self):

@@ -87,7 +87,7 @@ class Features(RunCase):
         self.assertEqual(self.files(), before)
         with full_disk(8000):
             message = self.assert_user_error(self.compute)
-        self.assertRegex(message, '^data/features-.*: the features .* cannot be written .File too large')
+        self.assertRegex(message, '^data/features-.*: cannot be written .File too large.. Free some disk space')
         self.assertEqual(self.files(), before)
 
 

@@ -144,7 +144,7 @@ class Load(Case):
             with saved_model.load(run):
                 pass
 
-        self.assertIn(f'{self.folder}: no trained model', self.assert_user_error(load, self.folder))
+        self.assertIn(f'{self.folder}: no folder `model`', self.assert_user_error(load, self.folder))
         shutil.copytree(RUNS[0], self.path('run'))
         cut(self.path('run', 'model', 'saved_model.pb'))
         self.assertIn('not the model of a run, or damaged', self.assert_user_error(load, self.path('run')))

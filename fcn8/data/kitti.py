@@ -78,9 +78,9 @@ def read_label(path, image_shape=None, classes=KITTI_ROAD):
 def _unknown_colours(path, label, classes):
     known = np.logical_or.reduce([is_colour(label, colour) for colour in classes.colours])
     row, column = np.argwhere(~known)[0]
-    return UserError('{}: unknown colour {} in row {}, column {}, and {} more such pixels. A label has the colours {}. '
-                     'Correct it, or name its colours with --classes'.format(
-                         path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known) - 1,
+    return UserError('{}: unknown colour {} in row {}, column {} (pixels of unknown colours: {}). A label has the '
+                     'colours {}. Correct it, or train with --classes that name its colours'.format(
+                         path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known),
                          ', '.join(f'{name} {colour}' for colour, name in classes.colours.items())))
 
 
@@ -196,7 +196,7 @@ class Batches:
             found |= label.any(axis=(0, 1))
             if np.count_nonzero(found) > 1:
                 return
-        raise UserError('{}: the labels together need at least two of the classes {}'.format(
+        raise UserError('{}: the labels show fewer than two of the classes {}: at least two are needed'.format(
             os.path.join(data_folder, 'gt_image_2'), ', '.join(
                 f'{name} {colour}' for colour, name in self.classes.colours.items() if name in self.classes.names)))
 
@@ -214,6 +214,6 @@ def choose_validation(paths, share, seed):
         random.permutation(np.flatnonzero(categories == name))[:int(share * count + 0.5)]
         for name, count in zip(*np.unique(categories, return_counts=True))]))
     if share and not 0 < len(chosen) < len(paths):
-        raise UserError('--validation {}: by category that is {} of the {} pictures. Try another share, or more '
-                        'pictures'.format(share, 'all' if len(chosen) else 'none', len(paths)))
+        raise UserError('--validation {}: rounded in each category, this share leaves no picture {}. Try another '
+                        'share, or more pictures'.format(share, 'to train on' if len(chosen) else 'for validation'))
     return chosen

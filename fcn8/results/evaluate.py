@@ -7,7 +7,7 @@ import os
 from fcn8 import progress
 from fcn8.data import images, kitti
 from fcn8.errors import UserError
-from fcn8.files import read_json, written_whole
+from fcn8.files import check_writable, read_json, written_whole
 from fcn8.results import metrics, saved_model
 
 
@@ -26,6 +26,7 @@ def evaluate(folder, run):
     pairs = kitti.pair_with_labels(folder)
     counts = collections.Counter()
     with saved_model.load(run) as model:
+        check_writable(run)  # now, rather than after the work
         scores = collections.defaultdict(lambda: metrics.scores_of(model.classes))
         pictures = images.in_order(lambda pair: images.read_picture(pair[0]), pairs)
         segmented = progress.bar(model.segment(pictures), desc='Evaluate', total=len(pairs), unit='picture')
@@ -43,7 +44,7 @@ def evaluate(folder, run):
     path = _path_of_result(run, result['folder'])
     with written_whole(path) as file:
         file.write(json.dumps(result, indent=2).encode())
-    print(f'The same as JSON: {path}')
+    print(f'Scores as JSON: {path}')
     return result
 
 

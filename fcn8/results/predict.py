@@ -8,7 +8,7 @@ import imageio_ffmpeg
 
 from fcn8 import progress
 from fcn8.data import images
-from fcn8.errors import UserError, reason
+from fcn8.errors import UserError, cannot_write, reason
 from fcn8.files import scratch_folder, stem
 from fcn8.results import saved_model
 
@@ -61,8 +61,7 @@ def _put(scratch, run, name):
             os.rename(target, os.path.join(scratch, 'old ' + os.path.dirname(name)))
         os.replace(os.path.join(scratch, name), target)
     except OSError as error:
-        raise UserError(f'{target}: cannot be written ({error.strerror}). Remove what is in its place, or make the '
-                        'folder writable') from error
+        raise cannot_write(target, error) from error
     return target
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fcn8.data.classes import KITTI_ROAD, read_classes
 from fcn8.data.kitti import INFERENCE_BATCH
-from fcn8.errors import UserError, is_out_of_memory, reason
+from fcn8.errors import UserError, cannot_write, is_out_of_memory, reason
 from fcn8.files import scratch_folder
 from fcn8.tf1 import tf
 
@@ -73,8 +73,7 @@ def _write(sess, signature, path, classes):
                 os.rename(path, os.path.join(scratch, 'old'))
             os.rename(os.path.join(scratch, name), path)
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f'{path}: the model cannot be written ({reason(error)}). Free some disk space, and make the '
-                        'folder writable') from error
+        raise cannot_write(path, error) from error
 
 
 class Model:
@@ -110,8 +109,9 @@ def load(run):
     """
     path = os.path.join(run, 'model')
     if not os.path.isdir(path):
-        raise UserError(f'{run}: no trained model: a run writes the folder `model` when it ends. Name another, or '
-                        'finish this one with --resume')
+        raise UserError(f'{run}: ' + (
+            'no folder `model` in it: a run writes that when it ends. Name another run, or finish this one with '
+            '--resume' if os.path.isdir(run) else 'no such folder. Name the folder of a run'))
     its_classes = os.path.join(path, 'classes.json')
     classes = read_classes(its_classes if os.path.exists(its_classes) else None)
     # TensorFlow's graph optimiser copies the constants, which are the weights, over and over.

@@ -235,9 +235,9 @@ class RecordingCallback(Callback):
 
     def describe_best(self):
         """Which epoch's weights are in use, in a sentence."""
-        return '{} epoch {} of {}: {}'.format(
-            'The weights in use are those of the best epoch,' if self._checkpoints.best_epoch else
-            'The weights of the best epoch are lost; those in use are of the last,',
+        return '{}, {} of {}: {}'.format(
+            'Using the weights of the best epoch' if self._checkpoints.best_epoch else
+            'The weights of the best epoch are lost; using those of the last',
             self.best['epoch'], len(self.history), format_scores(self.best))
 
     def _add_overlay(self, name, overlay):

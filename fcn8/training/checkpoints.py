@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 
 from fcn8 import distributed
-from fcn8.errors import UserError, reason
+from fcn8.errors import UserError, cannot_write, reason
 from fcn8.files import digest, read_json, scratch_folder, sync
 from fcn8.tf1 import tf
 
@@ -101,9 +101,8 @@ class Checkpoints:
             sync(self.folder)
             self._remove(list_checkpoints(self.folder)[:-2])
         except (OSError, tf.errors.OpError) as error:
-            raise UserError(
-                f'{path}: the checkpoint cannot be written ({reason(error)}). Free some disk space; '
-                f'`{distributed.resume_command(os.path.dirname(self.folder))}` goes on from the one before') from error
+            command = distributed.resume_command(os.path.dirname(self.folder))
+            raise UserError(f'{cannot_write(path, error)}, then resume with `{command}`') from error
         self._last = name
         self._next_save = time.time() + SAVE_INTERVAL * (time.time() - start)
 

@@ -11,7 +11,7 @@ import time
 import imageio.v2 as imageio
 
 from fcn8 import distributed
-from fcn8.errors import UserError, reason
+from fcn8.errors import UserError, cannot_write
 from fcn8.tf1 import tf
 
 
@@ -56,6 +56,5 @@ class Events:
             self._writer.write(tf.Event(wall_time=time.time(), **content).SerializeToString())
             self._writer.flush()
         except tf.errors.OpError as error:
-            raise UserError(f"{self._folder}: TensorBoard's events cannot be written ({reason(error)}). Free some disk "
-                            f'space; `{distributed.resume_command(self._folder)}` goes on from the last checkpoint'
-                            ) from error
+            command = distributed.resume_command(self._folder)
+            raise UserError(f'{cannot_write(self._folder, error)}, then resume with `{command}`') from error

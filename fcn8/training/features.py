@@ -8,7 +8,7 @@ import numpy as np
 
 from fcn8 import device, distributed, progress
 from fcn8.data import images, kitti, vgg16
-from fcn8.errors import UserError
+from fcn8.errors import cannot_write
 from fcn8.files import check_space, scratch_folder
 from fcn8.tf1 import tf
 
@@ -37,7 +37,7 @@ def compute(settings, batches, precision, load_vgg):
     digest = _digest([images.__file__, kitti.__file__] + model + pictures, str(settings.image_shape))
     path = pattern.format(settings.data_dir, digest)
     if not all(distributed.gather(_is_there(path, len(pictures)))):
-        print(f'Computing the features of {len(pictures)} pictures, once: later runs find them')
+        print(f'Computing the features of {len(pictures)} pictures; later runs reuse them')
         with contextlib.closing(_compute(settings, pictures, precision, load_vgg)) as feature_batches:
             if distributed.is_first_on_machine():
                 _write(path, len(pictures), feature_batches)
@@ -113,5 +113,4 @@ def _write(path, count, batches):
                 os.fsync(file.fileno())
             os.replace(part, path)
     except OSError as error:
-        raise UserError(f'{path}: the features of the pictures cannot be written ({error.strerror}). Free some disk '
-                        'space, and make the folder writable') from error
+        raise cannot_write(path, error) from error

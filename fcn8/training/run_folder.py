@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import signal
-import tempfile
 import time
 
 import numpy as np
@@ -23,7 +22,7 @@ from fcn8 import distributed
 from fcn8.data import images, kitti
 from fcn8.device import gpu_name
 from fcn8.errors import Stopped, UserError
-from fcn8.files import check_space, digest, locked, written_whole
+from fcn8.files import check_space, check_writable, digest, locked, written_whole
 from fcn8.results import saved_model
 from fcn8.results.report import Report
 from fcn8.settings import PUBLISHED, option_name, read_saved
@@ -106,12 +105,7 @@ class RunFolder:
             pairs = kitti.pair_with_labels(testing)
             images.run_all(functools.partial(kitti.read_label, classes=self.batches.classes),
                            [pairs[index][1] for index in images.sample(len(pairs))], 'Check labels')
-        try:
-            os.makedirs(folder, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise UserError(f'{folder}: cannot be written to ({error.strerror}). Make it writable, or name another '
-                            'folder with --runs-dir') from error
+        check_writable(folder)
         return pairs
 
     def _check_space(self):
@@ -125,8 +119,8 @@ class RunFolder:
         """Raise UserError if the run was made with something else, and note what else has changed."""
         for name, value in self._provenance.items():
             if before['made_with'].get(name, value) != value:
-                raise UserError(f'{self.path}: the run was made with {name} {before["made_with"][name]}, not with '
-                                f'{value}. Resume it with the same, or start a new run')
+                raise UserError(f'{self.path}: {name} differs: {before["made_with"][name]} when the run was made, '
+                                f'{value} now. Resume it with the same, or start a new run')
         changed = {name: value for part in ('settings', 'about') for name, value in self._content[part].items()
                    if value != before[part].get(name, PUBLISHED.saved().get(name))}  # an older version lacks some
         self._content['changes'] = before['changes'] + [changed] * bool(changed)
@@ -144,17 +138,11 @@ class RunFolder:
         return distributed.gather(bool(self.path and list_checkpoints(os.path.join(self.path, 'checkpoints'))))[0]
 
     def open_checkpoints(self):
-        """The Checkpoints of the default graph; the folder is made for a new run.
-
-        Raises UserError if it cannot be written to.
-        """
+        """The Checkpoints of the default graph; the folder is made for a new run."""
         if not self.path:
             self._make()
         checkpoints = os.path.join(self.path, 'checkpoints')
-        try:
-            os.makedirs(checkpoints, exist_ok=True)
-        except OSError as error:
-            raise UserError(f'{self.path}: cannot be written to ({error.strerror})') from error
+        os.makedirs(checkpoints, exist_ok=True)
         return Checkpoints(checkpoints)
 
     def _make(self):
@@ -172,7 +160,7 @@ class RunFolder:
             os.symlink(os.path.basename(self.path), link)
             os.replace(link, latest)
         except OSError as error:  # a file system without links, or a folder with this name
-            print(f'{latest}: does not point at this run ({error.strerror})')
+            print(f'{latest}: cannot be made a link to this run ({error.strerror})')
             with contextlib.suppress(OSError):
                 os.remove(link)
 
