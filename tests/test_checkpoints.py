@@ -8,6 +8,7 @@ from fcn8.tf1 import tf
 
 import numpy as np
 
+from fcn8 import files
 from fcn8.training import checkpoints
 from fcn8.training.checkpoints import Checkpoints
 from tests.support import Case, cut, full_disk
@@ -128,13 +129,21 @@ class CheckpointsOfOneVariable(Case):
         self.assertGreater(len(saves), 10)
         self.assertLess(3 * len(saves) / now[0], 0.05)
 
+    def test_what_a_kill_has_left_of_the_best_weights_is_removed(self):
+        left = self.path('checkpoints', files.SCRATCH + 'killed')
+        os.mkdir(left)
+        shutil.copy(__file__, os.path.join(left, BEST))
+        os.utime(left, (0, 0))
+        self.save(1, 1, best=True)
+        self.assertEqual(self.names(), [BEST, 'epoch-00001-picture-000000'])
+
     def test_a_full_disk_leaves_those_before_as_they_were(self):
         self.save(1, 1, best=True)
         before = self.save(2, 2)
         for best in (False, True):
             with full_disk(2000):
                 message = self.assert_user_error(self.save, 3, 2, 7, best)
-            self.assertRegex(message, LAST + ': cannot be written .File too large.. Free some disk space, then resume')
+            self.assertRegex(message, LAST + ': cannot be written .*File too large.. Free some disk space, then resume')
             self.assertEqual(self.names(), [BEST, 'epoch-00001-picture-000000', SECOND])
             self.assertEqual(self.restore(), (before, {2}, {1}))
         after = self.save(3, 2, 7)
