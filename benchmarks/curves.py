@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws the cross entropy of runs side by side, from their history.jsonl; needs matplotlib (pip install matplotlib):
 
-    python benchmarks/curves.py docs/stability.png "epsilon 1e-8=runs/<time>/history.jsonl" "epsilon 1e-6=..."
+    python benchmarks/curves.py docs/end-of-training.png "published=HISTORY" "clipped=runs/<time>/history.jsonl"
 """
 import argparse
 import json
