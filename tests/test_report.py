@@ -82,7 +82,7 @@ class Page(TrainedCase):
         self.assertIn('<b>&_0.png', [name for name, _ in pictures])  # as text, not as an element
         for _, note in pictures:
             self.assertRegex(note, r'^road IoU [01]\.\d{3}$')
-        for text in ('cross entropy', 'validation', 'learning_rate', 'those of the best epoch, epoch '):
+        for text in ('cross entropy', 'validation', 'learning_rate', 'Using the weights of the best epoch, '):
             self.assertIn(text, self.html())
 
     @unittest.skipUnless(shutil.which('chromium'), 'chromium is not installed')

@@ -107,7 +107,7 @@ class Validation(TrainedCase):
     def test_the_weights_of_the_best_epoch_are_used(self):
         with self.scored(0.9, 0.8, 0.7), mock.patch.object(validation, 'SHARE_OF_TIME', 0.9):
             folder = self.new_run(epochs=3, validation=0.25, freeze_encoder=True)
-        self.assertRegex(self.printed.getvalue(), 'best epoch, epoch 1 of 3: .*, validation road IoU 0.900')
+        self.assertRegex(self.printed.getvalue(), 'best epoch, 1 of 3: .*, validation road IoU 0.900')
         self.assertEqual([entry['best'] for entry in self.history(folder)], [True, False, False])
         self.assert_uses(folder, epoch=1)
 
@@ -117,15 +117,15 @@ class Validation(TrainedCase):
         with self.scored(-1, -2):  # both lower than those before
             self.assertEqual(self.main('--resume', self.run_folder, '--epochs', '4')[0], 0)
         self.assertIn('best.npz: damaged', self.printed.getvalue())
-        self.assertIn('best epoch, epoch 3 of 4', self.printed.getvalue())
+        self.assertIn('best epoch, 3 of 4', self.printed.getvalue())
         self.assert_uses(self.run_folder, epoch=3)
         self.printed.truncate(0)
         self.assertEqual(self.main('--resume', self.run_folder)[0], 0)  # from what the first time has written
         self.assertNotIn('damaged', self.printed.getvalue())
-        self.assertIn('best epoch, epoch 3 of 4', self.printed.getvalue())
+        self.assertIn('best epoch, 3 of 4', self.printed.getvalue())
         os.remove(best)
         self.assertEqual(self.main('--resume', self.run_folder)[0], 0)
-        self.assertIn('best epoch are lost; those in use are of the last, epoch 4 of 4', self.printed.getvalue())
+        self.assertIn('best epoch are lost; using those of the last, 4 of 4', self.printed.getvalue())
 
     def test_best_weights_of_an_epoch_that_is_repeated_are_replaced(self):
         """A killed run may have kept them after its last checkpoint; where dropout has no seed, they are others."""
