@@ -77,8 +77,9 @@ class ClippedAdam(tf.train.AdamOptimizer):
 
     At a constant rate Adam breaks out once the gradients have become small: its second moment, with a memory of a
     thousand steps, does not follow the large gradients of a hard batch, and the step becomes many times as long as
-    usual, most of all in the first layer (Bai et al. 2025, https://arxiv.org/abs/2506.04805). Clipped, a batch can do
-    no more than the batches of the first epochs. Pascanu et al. 2013, https://arxiv.org/abs/1211.5063, section 3.2.
+    usual, most of all in the first layer (Bai et al. 2025, https://arxiv.org/abs/2506.04805). Clipped, a batch weighs
+    no more than those of the first epochs, which makes that rarer, but does not rule it out: docs/results.md.
+    Pascanu et al. 2013, https://arxiv.org/abs/1211.5063, section 3.2.
     """
 
     # Here the gradients have been averaged over the processes, and are no longer scaled.

@@ -66,7 +66,7 @@ def _describe(error, out_of_memory_hint):
         return f'out of memory: try {out_of_memory_hint}'
     if isinstance(error, OSError):
         text = (f'{error.filename}: ' if error.filename else '') + reason(error)
-        return f'{text}. {_advice(error)}' if error.errno in DISK_FULL + READ_ONLY else text
+        return '. '.join(filter(None, [text, _advice(error)]))
     if _is_tensorflow_error(error):
         return f'TensorFlow failed: {reason(error)}. --debug shows where'
     return None
@@ -101,14 +101,16 @@ def reason(error):
 
 def cannot_write(path, error):
     """The UserError for a path that an OSError, or an error of TensorFlow, has kept from being written."""
-    return UserError(f'{path}: cannot be written ({reason(error)}). {_advice(error)}')
+    return UserError(f'{path}: cannot be written ({reason(error)}). '
+                     + (_advice(error) or 'Look at what is in its place, and at the disk'))
 
 
 def _advice(error):
+    """What helps where a disk is full or read-only, None elsewhere."""
     for codes, advice in ((DISK_FULL, 'Free some disk space'), (READ_ONLY, 'Make it writable, or use another folder')):
         if any(os.strerror(code) in reason(error) for code in codes):  # TensorFlow's errors have other codes
             return advice
-    return 'Look at what is in its place, and at the disk'
+    return None
 
 
 @contextlib.contextmanager

@@ -172,7 +172,8 @@ def resumed(folder, given):
     except UserError as error:
         refuse(error)
     if given.get('epochs', settings.epochs) < settings.epochs:
-        raise UserError(f'--epochs {given["epochs"]}: the run already has {settings.epochs}; ask for more')
+        raise UserError(f'--epochs {given["epochs"]}: the run already has {settings.epochs} epochs. Ask for no '
+                        'fewer')
     return dataclasses.replace(settings, **given)
 
 

@@ -80,10 +80,9 @@ except Exception as error:  # a TensorFlow among the wrong packages fails with a
     problem = (str(error).splitlines() or [repr(error)])[0].rstrip('.')
     if sys.version_info[:2] not in ((3, 7), (3, 10), (3, 11), (3, 12), (3, 13)):
         problem += ' (and this is Python {}.{})'.format(*sys.version_info)
-    if isinstance(error, OSError) and error.errno:  # no place for temporary files, for example
-        sys.stderr.write(f'error: TensorFlow cannot be imported: {problem}\n')
-    else:
-        sys.stderr.write(f'error: a package cannot be imported: {problem}. Needed: {NEEDED}\n')
+    if not getattr(error, 'errno', None):  # otherwise the packages are there, and a disk is full, for example
+        problem += f'. Needed: {NEEDED}'
+    sys.stderr.write(f'error: a package cannot be imported: {problem}\n')
     sys.exit(2)
 finally:
     signal.signal(signal.SIGINT, _on_ctrl_c)

@@ -1,14 +1,16 @@
 """Scores of a model on a folder: --evaluate."""
+import errno
 import glob
 import json
 import os
 import shutil
+from unittest import mock
 
 import imageio.v2 as imageio
 import numpy as np
 
 import main
-from fcn8 import command_line
+from fcn8 import command_line, files
 from fcn8.data import images, kitti
 from fcn8.results import metrics, saved_model
 from fcn8.results.evaluate import evaluate
@@ -48,6 +50,13 @@ class Evaluation(Case):
         for name, folder in zip(('evaluation-testing.json', 'evaluation-testing-2.json'), folders):
             with open(self.path('run', name)) as file:
                 self.assertEqual(json.load(file)['folder'], folder)
+
+    def test_a_run_that_is_read_only_is_refused_before_the_work(self):
+        read_only = OSError(errno.EROFS, os.strerror(errno.EROFS))
+        with mock.patch.object(files.tempfile, 'TemporaryFile', side_effect=read_only):
+            message = self.assert_user_error(evaluate, self.write_kitti(count=1), self.path('run'))
+        self.assertRegex(message, 'run: cannot be written .Read-only file system.. Make it writable')
+        self.assertEqual(self.printed.getvalue(), '')
 
     def test_what_cannot_be_evaluated_is_refused(self):
         def refused(expected, folder):

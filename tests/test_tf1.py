@@ -37,6 +37,9 @@ class Import(Case):
             status, output = self.start(module, code, TF_CPP_MIN_LOG_LEVEL='1')
             self.assertEqual(status, 2, output)
             self.assertRegex(output, f'^error: a package cannot be imported: {expected}. Needed: Python 3.7 with .*\n$')
+        status, output = self.start('h5py', 'raise OSError(28, "No space left on device")', TF_CPP_MIN_LOG_LEVEL='1')
+        self.assertEqual(status, 2, output)
+        self.assertRegex(output, r'^error: a package cannot be imported: .*No space left on device\n$')
         # On a Python that is not supported the reason is told, too.
         code = 'import sys\nsys.version_info = (3, 8, 1)\n' + code
         self.assertIn("No module named 'h5py' (and this is Python 3.8). Needed: ",
