@@ -90,7 +90,8 @@ def parse(arguments=None, check_files=False):
         elif 'resume' in given:
             options.settings = settings.resumed(_folder_of_run(given.pop('resume')), given)
         else:
-            options.settings = Settings(**dict(DEMO_SETTINGS if options.demo else {}, **given))
+            recipe = settings.RECIPES[given.get('recipe', Settings.recipe)]
+            options.settings = Settings(**{**(DEMO_SETTINGS if options.demo else {}), **recipe, **given})
         if check_files:
             _check_files(options)
     except UserError as error:

@@ -41,6 +41,13 @@ class Kind(NamedTuple):
         return value
 
 
+# What each recipe sets where the user does not
+RECIPES = {
+    'published': {},
+    'frozen': dict(freeze_encoder=True),
+    'tuned': dict(decoder_first=30, learning_rate=1e-4, decay=True, l2=1e-4, epochs=8, amp=True),
+}
+
 # TensorFlow takes [ and \ in a path for a pattern, and cannot encode what is not UTF-8.
 FOLDER = Kind(str, lambda path: path and not re.search('[\\[\\\\\\0\ud800-\udfff]', path),
               'a path that TensorFlow can use: UTF-8, without [ and \\', 'DIR')
@@ -53,7 +60,19 @@ POSITIVE = Kind(float, lambda value: FLOAT32_MIN <= value <= FLOAT32_MAX, 'a pos
 NOT_NEGATIVE = Kind(float, lambda value: 0 <= value <= FLOAT32_MAX, 'a float32 number from 0', 'X')
 PROBABILITY = Kind(float, lambda value: FLOAT32_MIN <= value <= 1, 'a number above 0, up to 1', 'X')
 SHARE = Kind(float, lambda value: 0 <= value < 1, 'a number from 0 to below 1', 'X')
+RECIPE = Kind(str, lambda value: value in RECIPES, 'one of ' + ', '.join(RECIPES), 'NAME')
 FLAG = Kind(bool, lambda value: True, 'true or false', None)
+
+
+def option_name(name):
+    """The option of a setting: --batch-size of batch_size."""
+    return '--' + name.replace('_', '-')
+
+
+def _describe_recipes():
+    options = {recipe: ' '.join(option_name(name) + ('' if value is True else f' {value}')
+                                for name, value in values.items()) for recipe, values in RECIPES.items()}
+    return '; '.join(f'{recipe}: {text or "none"}' for recipe, text in options.items())
 
 
 def _option(group, kind, default, text, saved=True):
@@ -66,6 +85,9 @@ class Settings:
 
     Raises UserError where a value makes no sense.
     """
+
+    recipe: str = _option(
+        'training', RECIPE, 'published', f'options that are set where you do not set them: {_describe_recipes()}')
 
     # The published hyper-parameters
     epochs: int = _option('training', COUNT, 50, 'times to go through the pictures')
@@ -146,11 +168,6 @@ class Settings:
 
 
 PUBLISHED = Settings()
-
-
-def option_name(name):
-    """The option of a setting: --batch-size of batch_size."""
-    return '--' + name.replace('_', '-')
 
 
 def resumed(folder, given):

@@ -40,6 +40,16 @@ class Parse(CommandLineCase):
             options = command_line.parse(arguments)
             self.assertEqual((options.demo, options.settings), (True, expected))
 
+    def test_a_recipe_sets_what_the_user_does_not(self):
+        tuned = dict(recipe='tuned', decoder_first=30, learning_rate=1e-4, decay=True, l2=1e-4, epochs=8, amp=True)
+        for arguments, expected in (
+                ('--recipe published', Settings()),
+                ('--recipe frozen --epochs 3', Settings(recipe='frozen', freeze_encoder=True, epochs=3)),
+                ('--recipe tuned', Settings(**tuned)),
+                ('--l2 0 --recipe tuned', Settings(**dict(tuned, l2=0.))),
+                ('--demo --recipe tuned', Settings(**dict(tuned, batch_size=1)))):
+            self.assertEqual(command_line.parse(arguments.split()).settings, expected)
+
     def test_arguments_that_make_no_sense(self):
         for arguments, expected in (
                 ('--epochs many', "argument --epochs: 'many' is not a whole number from 1"),
@@ -49,6 +59,8 @@ class Parse(CommandLineCase):
                 ('--epochs', 'argument --epochs: expected'),
                 ('--image-shape 64', 'argument --image-shape: expected 2 arguments'),
                 ('--image-shape 64 97', "argument --image-shape: '97' is not a positive multiple of 32"),
+                ('--recipe best', "argument --recipe: 'best' is not one of published, frozen, tuned"),
+                ('--recipe frozen --augment', 'leave out --augment'),
                 ('--nonsense', 'unrecognized arguments: --nonsense'),
                 ('data', 'unrecognized arguments: data'),
                 ('--freeze-encoder --augment', 'leave out --augment'),
