@@ -93,7 +93,7 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scal
     """Build the loss and the training op.
 
     nn_last_layer: float32 [n, h, w, num_classes], the decoder's output.
-    correct_label: any number type, [n, h, w, num_classes], one-hot; an all-zero pixel is ignored.
+    correct_label: bool or any number type, [n, h, w, num_classes], one-hot; an all-zero pixel is ignored.
     learning_rate: float32 scalar.
     loss_scaling: keeps small gradients from vanishing where they are computed in float16.
 
@@ -155,7 +155,7 @@ def train_decoder(settings, get_batches_fn, callback):
         num_classes = len(get_batches_fn.classes)
         with graph.gradient_override_map(few_channel_gradients.OVERRIDES):
             nn_last_layer = layers(*vgg_layers, num_classes, settings.l2)
-        correct_label = tf.placeholder(tf.float32, [None, None, None, num_classes])
+        correct_label = tf.placeholder(tf.bool, [None, None, None, num_classes])
         keep_prob = tf.placeholder(tf.float32)  # of no effect: dropout is in the frozen part
         learning_rate = tf.placeholder(tf.float32)
         logits, train_op, cross_entropy_loss = optimize(nn_last_layer, correct_label, learning_rate, num_classes)
@@ -211,7 +211,7 @@ def run(settings=PUBLISHED):
             if settings.freeze_encoder:
                 variables.freeze()
             nn_last_layer = layers(layer3_out, layer4_out, layer7_out, num_classes, settings.l2)
-            correct_label = tf.placeholder(tf.float32, [None, None, None, num_classes], name='correct_label')
+            correct_label = tf.placeholder(tf.bool, [None, None, None, num_classes], name='correct_label')
             learning_rate = tf.placeholder(tf.float32, name='learning_rate')
             logits, train_op, cross_entropy_loss = optimize(
                 nn_last_layer, correct_label, learning_rate, num_classes, loss_scaling=precision == 'float16')

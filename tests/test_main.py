@@ -279,3 +279,11 @@ class Run(RunCase):
                                                  for entries in (history, again, other))
         np.testing.assert_allclose(losses_again, losses, atol=2e-4)
         self.assertGreater(np.abs(np.subtract(losses_of_other, losses)).max(), 1e-3)
+
+    def test_labels_are_fed_without_conversion(self):
+        """A conversion, in the main thread, would keep a GPU waiting."""
+        for settings in (dict(), dict(freeze_encoder=True)):
+            with mock.patch.object(main, 'train_nn', wraps=main.train_nn) as train_nn:
+                self.new_run(**settings)
+            _, _, _, get_batches_fn, _, _, _, correct_label, *_ = train_nn.call_args_list[0][0]
+            self.assertEqual(correct_label.dtype.as_numpy_dtype, next(get_batches_fn(1))[1].dtype)
