@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import helper
+import layer_sizes
 import main
 import starter
 from fcn8 import device, errors
@@ -263,11 +264,8 @@ def forward_pass(job, rounds):
     with network(job) as (sess, image_input, keep_prob, nn_last_layer):
         variables.initialize(sess, {})
         pictures = next(make_batches(job, 'ours')(kitti.INFERENCE_BATCH))[0]
-        # A kernel is applied once for each pixel of the smaller side: behind a convolution, before a transposed one.
-        sizes = [(tf.shape(op.inputs[1]), tf.shape(op.outputs[0] if op.type == 'Conv2D' else op.inputs[2]))
-                 for op in sess.graph.get_operations() if op.type in ('Conv2D', 'Conv2DBackpropInput')]
-        operations = sum(2 * np.prod(kernel) * np.prod(pixels[1:3]) for kernel, pixels in
-                         sess.run(sizes, {image_input: pictures[:1], keep_prob: 1.0}))
+        operations = sum(layer.operations for layer in layer_sizes.measure(
+            sess, {image_input: pictures[:1], keep_prob: 1.0}))
         seconds = []
         for _ in range(rounds + 1):
             start = time.time()

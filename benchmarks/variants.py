@@ -2,10 +2,12 @@
 """Trains FCN-8 with another decoder than the published one, to see what that brings:
 
     python benchmarks/variants.py scaled --freeze-encoder --validation 0.2
-    python benchmarks/variants.py bilinear --freeze-encoder --validation 0.2
+    python benchmarks/variants.py no-skips --freeze-encoder --validation 0.2
 
 All options of main.py may follow. A run that was stopped has to be resumed in the same way.
 
+no-skips  the scores of layer 7 alone, upsampled 32 times in one step: the paper's FCN-32s
+one-skip  those of layers 7 and 4, upsampled 16 times: FCN-16s
 scaled    layers 3 and 4 times 0.0001 and 0.01, as in the authors' FCN-8s that is trained in one step
           (https://github.com/shelhamer/fcn.berkeleyvision.org, voc-fcn8s-atonce)
 bilinear  the transposed convolutions start as bilinear interpolation of each class by itself (section 3.3 of the paper)
@@ -26,6 +28,29 @@ from fcn8 import command_line
 from fcn8.settings import Settings
 
 published_layers = main.layers
+
+
+def no_skips(_, __, vgg_layer7_out, num_classes, l2=Settings.l2):
+    """The decoder of FCN-32s."""
+    return decoder([vgg_layer7_out], num_classes, l2)
+
+
+def one_skip(_, vgg_layer4_out, vgg_layer7_out, num_classes, l2=Settings.l2):
+    """The decoder of FCN-16s."""
+    return decoder([vgg_layer7_out, vgg_layer4_out], num_classes, l2)
+
+
+def decoder(vgg_layers, num_classes, l2):
+    """main.layers on the first of layers 7, 4 and 3 alone; with all three it builds the same."""
+    settings = dict(padding='same', kernel_initializer=tf.truncated_normal_initializer(stddev=0.01),
+                    kernel_regularizer=lambda kernel: l2 * tf.nn.l2_loss(kernel))
+    with tf.variable_scope(None, default_name='decoder'):
+        scores = tf.layers.conv2d(vgg_layers[0], num_classes, 1, **settings)
+        for features in vgg_layers[1:]:
+            scores = tf.add(tf.layers.conv2d_transpose(scores, num_classes, 4, strides=2, **settings),
+                            tf.layers.conv2d(features, num_classes, 1, **settings))
+        factor = 32 // 2 ** (len(vgg_layers) - 1)
+        return tf.layers.conv2d_transpose(scores, num_classes, 2 * factor, strides=factor, **settings)
 
 
 def scaled(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=Settings.l2):
@@ -49,8 +74,10 @@ def bilinear_kernel(shape, dtype=tf.float32, partition_info=None):
     return tf.constant(np.multiply.outer(np.multiply.outer(slope, slope), np.eye(classes)), dtype)
 
 
+VARIANTS = {'no-skips': no_skips, 'one-skip': one_skip, 'scaled': scaled, 'bilinear': bilinear}
+
 if __name__ == '__main__':
-    if len(sys.argv) < 2 or sys.argv[1] not in ('scaled', 'bilinear'):
-        sys.exit('usage: variants.py scaled|bilinear [options of main.py]')
-    main.layers = globals()[sys.argv.pop(1)]
+    if len(sys.argv) < 2 or sys.argv[1] not in VARIANTS:
+        sys.exit('usage: variants.py {} [options of main.py]'.format('|'.join(VARIANTS)))
+    main.layers = VARIANTS[sys.argv.pop(1)]
     command_line.execute(command_line.parse(), main.run)

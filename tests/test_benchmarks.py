@@ -4,7 +4,9 @@ import random
 import sys
 from unittest import mock
 
-from tests.support import ROOT, SHAPE, Case
+import main
+from fcn8.tf1 import tf
+from tests.support import ROOT, SHAPE, Case, RunCase
 
 BENCHMARKS = os.path.join(ROOT, 'benchmarks')
 
@@ -70,3 +72,31 @@ class Stability(BenchmarkCase):
             self.assertGreater(norm, 0.01)
             gradient = max(gradient for gradient, _, _ in layers.values())  # the root mean square of a layer
             (self.assertLess if clip_norm else self.assertGreater)(gradient, 0.001)
+
+
+class LayerSizes(BenchmarkCase):
+    def test_sizes_and_work_are_those_of_the_graph(self):
+        import layer_sizes
+        layers = layer_sizes.measure_fcn8(self.write_vgg())
+        by_name = {layer.name: layer for layer in layers}
+        self.assertEqual(by_name['pool4'].output[1:3], [10, 36])
+        self.assertEqual(by_name['fc6'].operations, 2 * 5 * 18 * 7 * 7 * 8 * 64)
+        self.assertEqual(by_name['decoder/conv2d'][2:], ([1, 5, 18, 2], 1, 64 * 2 + 2, 2 * 5 * 18 * 64 * 2))
+        last = layers[-1]
+        self.assertEqual(last[2:], ([1, 160, 576, 2], 16, 16 * 16 * 2 * 2 + 2, 2 * 20 * 72 * 16 * 16 * 2 * 2))
+        table = layer_sizes.format_table(layers)
+        self.assertIn('| pool3 | 2x2 | 20x72x4 | 44 | 0 | 0.000 |', table)
+        self.assertIn('| fc7 | 1x1 | 5x18x64 | 404 | 4,160 |', table)
+
+
+class Variants(BenchmarkCase, RunCase):
+    def test_skips_are_left_out(self):
+        import variants
+        for name, used in (('no-skips', (False, False, True)), ('one-skip', (False, True, True))):
+            with tf.Graph().as_default():
+                vgg_layers = [tf.ones((1, height, width, 3)) for height, width in ((8, 12), (4, 6), (2, 3))]
+                scores = variants.VARIANTS[name](*vgg_layers, num_classes=2)
+                self.assertEqual(scores.shape.as_list(), [1, *SHAPE, 2])
+                self.assertEqual(tuple(gradient is not None for gradient in tf.gradients(scores, vgg_layers)), used)
+            with mock.patch.object(main, 'layers', variants.VARIANTS[name]):
+                self.assertEqual(len(self.history(self.new_run(freeze_encoder=True))), 1)
