@@ -112,6 +112,9 @@ class Imports(unittest.TestCase):
             self.assertIn('fcn8', loaded)
             self.assertFalse({name for name in loaded if is_in(name, 'tensorflow', 'fcn8.tf1')}, module)
 
+    def test_charts_cost_the_start_nothing(self):
+        self.assertFalse({name for name in loaded_with('main') if is_in(name, 'matplotlib')})
+
     def test_tests_import_support_and_no_other_test(self):
         for module, tree in TESTS.items():
             shared = {name for name in imports(tree) if is_in(name, 'tests')} - {'tests'}

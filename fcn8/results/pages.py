@@ -1,0 +1,70 @@
+"""Web pages in one file each, which needs nothing else, made from the templates beside this file."""
+import base64
+import bisect
+import os
+
+import imageio.v2 as imageio
+import jinja2
+import numpy as np
+from PIL import Image
+
+from fcn8.files import written_whole
+
+MAX_PICTURES, MAX_BYTES = 1000, 100e6  # of a gallery, at most; the worst are kept. Of KITTI all are.
+MAX_WIDTH = 1280  # pixels; of KITTI's pictures almost all
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'templates')),
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+
+
+class Gallery:
+    """Pictures for a page, the worst first, in the order in which they came where there are no scores.
+
+    title: of its section on the page.
+
+    count: of all pictures that were added.
+    """
+
+    def __init__(self, title):
+        self.title, self.count = title, 0
+        self._kept, self._bytes = [], 0  # [(score, number, bytes, picture)], sorted
+
+    def add(self, name, category, views, score=None):
+        """Add a picture, {view: uint8 [height, width, 3] or [height, width]}; the first view is shown at first."""
+        views = {view: _shrunk(picture) for view, picture in views.items()}
+        picture = dict(name=name, category=category, score=score, views={
+            view: dict(url=data_url(picture), width=picture.shape[1], height=picture.shape[0])
+            for view, picture in views.items()})
+        size = sum(len(view['url']) for view in picture['views'].values())
+        self.count += 1
+        self._bytes += size
+        bisect.insort(self._kept, (2 if score is None else score, self.count, size, picture))
+        while len(self._kept) > MAX_PICTURES or self._bytes > MAX_BYTES:
+            self._bytes -= self._kept.pop()[2]
+
+    @property
+    def pictures(self):
+        """What the template needs to know of the pictures that are kept."""
+        return [picture for *_, picture in self._kept]
+
+
+def write(path, template, **values):
+    """Write a page, whole or not at all; returns its path.
+
+    Raises UserError if it cannot be written.
+    """
+    text = TEMPLATES.get_template(template).render(values)
+    with written_whole(path) as file:
+        file.write(text.encode('utf-8', 'replace'))
+    return path
+
+
+def data_url(picture):
+    """A picture, uint8 [height, width, 3] or [height, width], as the address of a JPEG that is part of the page."""
+    return 'data:image/jpeg;base64,' + base64.b64encode(imageio.imwrite('<bytes>', picture, format='jpg')).decode()
+
+
+def _shrunk(picture, width=MAX_WIDTH):
+    if picture.shape[1] <= width:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((width, max(1, picture.shape[0] * width // picture.shape[1]))))
