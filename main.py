@@ -105,8 +105,8 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scal
     labels = tf.reshape(tf.cast(correct_label, tf.float32), [-1, num_classes])
     # Not tf.nn.softmax_cross_entropy_with_logits: its gradient takes every label for a distribution, and an all-zero
     # label would push the logits of its pixel down without limit. Class by class, since CPUs are slow at sums over
-    # rows of two numbers.
-    by_class, labels_by_class = tf.transpose(logits), tf.transpose(labels)
+    # rows of two numbers. TensorFlow would turn tf.transpose(labels) into one of bool, at which oneDNN complains.
+    by_class, labels_by_class = tf.transpose(logits), tf.stack(tf.unstack(labels, axis=1))
     cross_entropy = tf.reduce_sum(labels_by_class * (tf.reduce_logsumexp(by_class, axis=0) - by_class))
     # Over the processes' mean number of pixels, not its own: so the mean over the processes is that over all pixels.
     cross_entropy_loss = cross_entropy / tf.maximum(distributed.mean(tf.reduce_sum(labels)), 1.0)

@@ -30,6 +30,7 @@ class Demo(Case):
         self.assertRegex(lines[-1], r'^Page: runs/[\d.]+/index.html$')
         self.assertNotIn('deprecated', output)
         self.assertNotIn('WARNING', output)
+        self.assertNotRegex(output, r'(?m)^[EF]\d{4} ')  # what TensorFlow's native side says of errors
         written = os.listdir(self.path('runs', 'latest'))
         self.assertEqual(sorted(name for name in written if name.endswith('.png')),
                          ['um_000000.png', 'umm_000000.png'])
