@@ -4,9 +4,12 @@ import random
 import sys
 from unittest import mock
 
+import numpy as np
+
 import main
+from fcn8.data import images
 from fcn8.tf1 import tf
-from tests.support import ROOT, SHAPE, Case, RunCase
+from tests.support import PICTURE, ROOT, SHAPE, Case, RunCase
 
 BENCHMARKS = os.path.join(ROOT, 'benchmarks')
 
@@ -87,6 +90,36 @@ class LayerSizes(BenchmarkCase):
         table = layer_sizes.format_table(layers)
         self.assertIn('| pool3 | 2x2 | 20x72x4 | 44 | 0 | 0.000 |', table)
         self.assertIn('| fc7 | 1x1 | 5x18x64 | 404 | 4,160 |', table)
+
+
+class Stages(BenchmarkCase, RunCase):
+    def test_the_stages_lead_to_the_result(self):
+        import stages
+        result, *rows = stages.look(self.new_run(epochs=20, learning_rate=0.1, freeze_encoder=True), PICTURE)
+        self.assertEqual([rows[number][0][1].shape for number in range(3)], [(2, 3), (4, 6), (8, 12)])
+        np.testing.assert_array_equal(result[0][1], images.read_picture(PICTURE))
+        np.testing.assert_allclose(rows[2][2][1].astype(int), result[1][1], atol=1)
+        self.assertGreater(np.ptp(rows[1][2][1].astype(int) - rows[2][2][1]), 0)  # layer 3 changes something
+        stages.draw('all.png', [result] + rows)
+        stages.draw('short.png', [result])
+        (short, width), (tall, same_width) = (images.read_picture(path).shape[:2] for path in ('short.png', 'all.png'))
+        self.assertEqual((tall, same_width), (4 * short, width))
+
+    def test_classes_are_drawn_in_their_colours(self):
+        import stages
+        with open('classes.json', 'w') as file:
+            file.write('[{"name": "ground", "colour": [255, 0, 0]}, {"name": "road", "colour": [255, 0, 255]}, '
+                       '{"name": "sky", "colour": [0, 0, 0]}]')
+        rows = stages.look(self.new_run(classes='classes.json', freeze_encoder=True), PICTURE)
+        for _, _, (_, image) in rows[1:]:
+            self.assertLessEqual(set(map(tuple, image.reshape(-1, 3))), {(255, 0, 0), (255, 0, 255), (0, 0, 0)})
+
+    def test_another_decoder_is_refused(self):
+        import stages
+        import variants
+        with mock.patch.object(main, 'layers', variants.no_skips):
+            run = self.new_run(freeze_encoder=True)
+        self.assertIn('decoder', self.assert_user_error(stages.look, run, PICTURE))
 
 
 class Variants(BenchmarkCase, RunCase):
