@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the cross entropy of runs side by side, from their history.jsonl; needs matplotlib (pip install matplotlib):
+"""Draws the cross entropy of runs side by side, from their history.jsonl:
 
     python benchmarks/curves.py docs/end-of-training.png "published=HISTORY" "clipped=runs/<time>/history.jsonl"
 """
