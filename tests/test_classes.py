@@ -30,6 +30,16 @@ class Files(ClassesCase):
     def test_a_description_can_be_read_again(self):
         description = classes.read_classes(self.write()).description
         self.assertEqual(classes.read_classes(self.write(description)).description, description)
+        # What older runs have in settings.json, with which a resumed one is compared
+        self.assertEqual(description, [dict(dict(counts=True), **entry) for entry in CLASSES])
+
+    def test_a_grey_value_beside_the_colour_or_in_its_place(self):
+        entries = [dict(name='ground', grey=0), dict(name='road', grey=1, colour=[0, 255, 0]), dict(name='sky', grey=2)]
+        read = classes.read_classes(self.write(entries))
+        label = np.repeat(np.uint8([[0, 1, 2]])[..., np.newaxis], 3, axis=-1)
+        self.assertEqual(read.one_hot(label).astype(int).tolist(), [np.eye(3).tolist()])
+        self.assertEqual(read.mask(np.eye(3)).tolist(), [[0, 0, 0], [0, 255, 0], [0, 128, 0]])  # Pascal VOC's third
+        self.assertEqual(classes.read_classes(self.write(read.description)).description, read.description)
 
     def test_invalid_files(self):
         first, second = CLASSES[:2]
@@ -48,6 +58,9 @@ class Files(ClassesCase):
                 ([first, second, {'name': 'c', 'colour': [1, 2, True]}], 'colour of c'),
                 ([first, second, {'name': 'c', 'colour': '#000'}], 'colour of c'),
                 ([first, second, dict(first, colour=[7, 7, 7])], 'two classes have the name ground'),
+                ([first, second, {'name': 'c', 'grey': 256}], '"grey" of c'),
+                ([first, second, {'name': 'c', 'grey': True}], '"grey" of c'),
+                ([first, second, {'name': 'c', 'grey': 200}], r'two classes have the colour \(200, 200, 200\)'),
                 ([first, second, dict(first, name='c')], r'two classes have the colour \(90, 60, 30\)'),
                 ([first, dict(second, counts=False)], 'fewer than two of its classes count'),
                 ([first, dict(second, counts=1)], '"counts" of wall')):

@@ -11,7 +11,7 @@ import numpy as np
 
 import main
 from fcn8 import command_line, files
-from fcn8.data import images, kitti
+from fcn8.data import images, kitti, labels
 from fcn8.results import metrics, saved_model
 from fcn8.results.evaluate import evaluate
 from tests.support import FIXTURES, SHAPE, Case
@@ -35,7 +35,7 @@ class Evaluation(Case):
         with saved_model.load(self.path('run')) as model:
             for path, label in kitti.pair_with_labels(folder):
                 (_, probability), = model.segment([images.read_picture(path)])
-                total.add(probability, kitti.read_label(label))
+                total.add(probability, labels.read_label(label))
         self.assertEqual(total.road.sum() + total.background.sum(), 3 * 42 * 70)  # without the rows that are ignored
         for name, value in total.summary().items():
             self.assertAlmostEqual(table['all'][name], value, places=3)

@@ -86,7 +86,8 @@ class Overlays(Case):
 
     def test_the_colours_are_those_of_the_reports_classes(self):
         grey, blue = (90, 90, 90), (0, 0, 255)
-        report = Report(self.folder, classes.Classes([('ground', grey, True), ('road', blue, True)]), {})
+        report = Report(self.folder, classes.Classes([
+            dict(name='ground', colour=grey, counts=True), dict(name='road', colour=blue, counts=True)]), {})
         name, overlay = next(helper.gen_test_output(*self.gen_test_output_arguments, report=report))
         picture = self.resized(name)
         colours = np.where(picture[..., :1] > 100, blue, grey)

@@ -4,12 +4,10 @@ import shutil
 import tracemalloc
 from unittest import mock
 
-import imageio.v2 as imageio
 import numpy as np
 
 from fcn8 import launcher
 from fcn8.data import images, kitti
-from fcn8.data.classes import BACKGROUND, IGNORED, ROAD
 from tests.support import SHAPE, Case
 
 
@@ -34,30 +32,6 @@ class Pairs(Case):
         pairs = kitti.pair_with_labels(folder)
         self.assertEqual([tuple(map(os.path.basename, pair)) for pair in pairs], sorted(expected))
         self.assertEqual([kitti.category(picture) for picture, _ in pairs], ['on_road_b', 'u u', 'um', 'um'])
-
-
-class Labels(Case):
-    def label(self, pixels, image_shape=None):
-        """The one-hot label of a picture's pixels, [height, width, 3]."""
-        imageio.imwrite(self.path('label.png'), np.array(pixels, np.uint8))
-        return kitti.read_label(self.path('label.png'), image_shape)
-
-    def test_red_is_background_magenta_is_road_and_black_is_ignored(self):
-        pixels = np.repeat(np.repeat([[BACKGROUND, IGNORED, ROAD]], 32, axis=0), 32, axis=1)
-        label = self.label(pixels, (1, 3))
-        self.assertEqual(label.dtype, bool)
-        np.testing.assert_array_equal(label, [[(True, False), (False, False), (False, True)]])
-        np.testing.assert_array_equal(self.label(pixels)[::32, ::32], label)
-
-    def test_colours_are_not_blended(self):
-        """Halfway between background and an ignored pixel there is no third colour, however the label is resized."""
-        pixels = np.zeros((60, 90, 3))
-        pixels[:, 37:] = BACKGROUND
-        for image_shape in ((32, 32), (96, 256)):
-            label = self.label(pixels, image_shape)
-            self.assertFalse(label[..., 1].any())
-            self.assertEqual(label[..., 0].all(axis=0).sum(), label[0, :, 0].sum())
-            self.assertAlmostEqual(label[..., 0].mean(), 53 / 90, delta=1 / 32)
 
 
 class Batches(Case):

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from fcn8.data import images, kitti
+from fcn8.data import images, kitti, labels
 from fcn8.data.classes import KITTI_ROAD, Classes
 from fcn8.results import charts, pages, report
 from tests.support import Case, TrainedCase, read
@@ -25,7 +25,7 @@ class Report(Case):
     def add(self, path, share=0., part='test'):
         """Add a picture with this share of its road found."""
         picture = images.read_picture(path)
-        probability = kitti.read_label(self.labels.get(path, self.labels[self.pictures[0]]))[..., 1].astype(np.float32)
+        probability = labels.read_label(self.labels.get(path, self.labels[self.pictures[0]]))[..., 1].astype(np.float32)
         probability[np.random.RandomState(0).rand(*probability.shape) > share] = 0
         self.report.add(path, picture, probability, part)
 
@@ -64,12 +64,13 @@ class Report(Case):
         picture, label = np.zeros((1, 5, 3), np.uint8), np.zeros((1, 5, 2), bool)
         label[0, [0, 1], 1] = label[0, [2, 3], 0] = True  # road, road, background, background, ignored
         road = np.float32([[0.9, 0.1, 0.9, 0.1, 0.9]])
-        kitti_like = Classes([('ground', (1, 1, 1), True), ('road', (2, 2, 2), True), ('sky', (3, 3, 3), False)])
+        kitti_like = Classes([dict(name=name, grey=grey, counts=name != 'sky')
+                              for grey, name in enumerate(('ground', 'road', 'sky'))])
         for classes, probability, expected in (
                 (KITTI_ROAD, road, ['green', 'red', 'blue', 'none', 'none']),
                 (kitti_like, np.stack([1 - road, road], axis=-1), ['green', 'red', 'red', 'green', 'none'])):
             with mock.patch.object(pages.Gallery, 'add') as add, \
-                    mock.patch.object(kitti, 'read_label', lambda *args: label):
+                    mock.patch.object(labels, 'read_label', lambda *args: label):
                 report.Report(self.folder, classes, {'a_1.png': 'a_road_1.png'}).add('a_1.png', picture, probability)
             errors = add.call_args[0][2]['errors']
             found = ['none' if not pixel.any() else ('red', 'green', 'blue')[pixel.argmax()] for pixel in errors[0]]

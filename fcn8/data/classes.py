@@ -1,4 +1,4 @@
-"""The classes that a network distinguishes, and their colours in labels and overlays.
+"""The classes that a network distinguishes, and their colours and grey values in labels and overlays.
 
 As published these are background and road, KITTI_ROAD; --classes reads others from a file.
 """
@@ -20,33 +20,48 @@ MAX_CLASSES = 256
 SCORES = ('mean IoU', 'accuracy')  # columns of the table of scores, beside one for each class
 
 
+def marks_of(entry):
+    """The colours (red, green, blue) that mark a class of a description in labels: its own, and its grey value's."""
+    marks = {tuple(entry['colour'])} if 'colour' in entry else set()
+    return marks | {(entry['grey'],) * 3} if 'grey' in entry else marks
+
+
+def voc_colour(value):
+    """The colour (red, green, blue) of a value from 0 to 255 in Pascal VOC's palette: neighbours differ widely."""
+    return tuple(sum((value >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3))
+
+
 class Classes:
     """Any classes; each pixel of an overlay is painted in the colour of its most probable class.
 
-    classes: [(name, colour, counts)]: the colour (red, green, blue) marks the class in labels; where counts is false,
-    its pixels are ignored in training and scores.
+    description: [{'name', 'counts', and 'colour', 'grey' or both}]: the colour [red, green, blue] and the grey value
+    mark the class in labels; where counts is false, its pixels are ignored in training and scores. Without a colour, a
+    class is painted in that of its grey value in Pascal VOC's palette.
 
     names: of the classes that count, in the order of the network's channels; len() is their number.
-    colours: {colour: name} of all.
+    colours, greys: {(red, green, blue): name} of all that mark a class, and of the grey values among them.
 
     `probability` below is what select() makes of the network's output: here float32 [..., classes].
     """
 
     output = 'class_probabilities'  # of the exported model
 
-    def __init__(self, classes):
-        self.description = [dict(name=name, colour=list(colour), counts=counts) for name, colour, counts in classes]
-        self.colours = {tuple(colour): name for name, colour, _ in classes}
-        counting = [(name, colour) for name, colour, counts in classes if counts]
-        self.names = [name for name, _ in counting]
-        self._counting = np.array([colour for _, colour in counting], np.uint8)
+    def __init__(self, description):
+        self.description = description
+        self.colours = {mark: entry['name'] for entry in description for mark in marks_of(entry)}
+        self.greys = {(entry['grey'],) * 3: entry['name'] for entry in description if 'grey' in entry}
+        counting = [entry for entry in description if entry['counts']]
+        self.names = [entry['name'] for entry in counting]
+        self._marks = [marks_of(entry) for entry in counting]
+        self._paints = np.array([entry.get('colour') or voc_colour(entry['grey']) for entry in counting], np.uint8)
 
     def __len__(self):
         return len(self.names)
 
     def one_hot(self, label):
         """A label's colours, uint8 [height, width, 3], as bool [height, width, classes]; all False is ignored."""
-        return np.stack([is_colour(label, colour) for colour in self._counting], axis=-1)
+        return np.stack([np.logical_or.reduce([is_colour(label, mark) for mark in marks]) for marks in self._marks],
+                        axis=-1)
 
     def select(self, softmax):
         """The part of the softmax that is needed; an array or tensor, float32 [pixels, classes]."""
@@ -54,7 +69,7 @@ class Classes:
 
     def draw(self, probability):
         """The probability as a picture, uint8 [height, width, 3] or [height, width]."""
-        return self._counting[np.argmax(probability, axis=-1)]
+        return self._paints[np.argmax(probability, axis=-1)]
 
     mask = draw
 
@@ -70,7 +85,8 @@ class Road(Classes):
     output = 'road_probability'
 
     def __init__(self):
-        super().__init__([('background', BACKGROUND, True), ('road', ROAD, True), ('ignored', IGNORED, False)])
+        super().__init__([dict(name=name, colour=list(colour), counts=name != 'ignored') for name, colour in (
+            ('background', BACKGROUND), ('road', ROAD), ('ignored', IGNORED))])
 
     def select(self, softmax):
         return softmax[:, 1]
@@ -101,6 +117,8 @@ def is_colour(picture, colour):
 def read_classes(path):
     """The Classes of a JSON file, a list of such objects: {"name": "sky", "colour": [70, 130, 180], "counts": true}.
 
+    Beside "colour", or in its place, there may be the value in grey labels, "grey": 23.
+
     path: None stands for KITTI_ROAD.
 
     Raises UserError if the file does not hold classes.
@@ -116,30 +134,39 @@ def read_classes(path):
     if not isinstance(classes, list) or not 2 <= len(classes) <= MAX_CLASSES:
         raise _invalid(path, f'it is not a list of 2 to {MAX_CLASSES} classes')
     classes = [_read_class(path, number, entry) for number, entry in enumerate(classes, start=1)]
-    for title, values in (('name', [name for name, _, _ in classes]), ('colour', [colour for _, colour, _ in classes])):
+    for title, values in (('name', [entry['name'] for entry in classes]),
+                          ('colour', [mark for entry in classes for mark in marks_of(entry)])):
         for value in values:
             if values.count(value) > 1:
                 raise _invalid(path, f'two classes have the {title} {value}')
-    if sum(counts for _, _, counts in classes) < 2:
+    if sum(entry['counts'] for entry in classes) < 2:
         raise _invalid(path, 'fewer than two of its classes count')
     return Classes(classes)
 
 
 def _read_class(path, number, entry):
-    if not isinstance(entry, dict) or not {'name', 'colour'} <= set(entry) <= {'name', 'colour', 'counts'}:
-        raise _invalid(path, f'class {number} is not an object with "name", "colour" and, to be ignored, '
+    if (not isinstance(entry, dict) or not {'name'} < set(entry) <= {'name', 'colour', 'grey', 'counts'} or
+            not {'colour', 'grey'} & set(entry)):
+        raise _invalid(path, f'class {number} is not an object with "name", "colour" or "grey" and, to be ignored, '
                              '"counts": false')
-    name, colour, counts = entry['name'], entry['colour'], entry.get('counts', True)
+    entry = dict(entry, counts=entry.get('counts', True))
+    name, colour, grey = entry['name'], entry.get('colour', [0, 0, 0]), entry.get('grey', 0)
     if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
         raise _invalid(path, f'the name of class {number} is not a line of text')
     if name in SCORES:
         raise _invalid(path, f'{name} is the name of a score')
     if not (isinstance(colour, list) and len(colour) == 3 and
-            all(type(value) is int and 0 <= value <= 255 for value in colour)):
+            all(_is_byte(value) for value in colour)):
         raise _invalid(path, f'the colour of {name} is not [red, green, blue], each from 0 to 255')
-    if not isinstance(counts, bool):
+    if not _is_byte(grey):
+        raise _invalid(path, f'"grey" of {name} is not a whole number from 0 to 255')
+    if not isinstance(entry['counts'], bool):
         raise _invalid(path, f'"counts" of {name} is neither true nor false')
-    return name, tuple(colour), counts
+    return entry
+
+
+def _is_byte(value):
+    return type(value) is int and 0 <= value <= 255
 
 
 def _invalid(path, problem):

@@ -6,11 +6,11 @@ import functools
 import os
 
 import numpy as np
-from PIL import Image
 
 from fcn8 import launcher, progress
 from fcn8.data import augmentation, images
-from fcn8.data.classes import KITTI_ROAD, is_colour
+from fcn8.data.classes import KITTI_ROAD
+from fcn8.data.labels import read_label
 from fcn8.errors import UserError
 from fcn8.files import stem
 from fcn8.settings import Settings
@@ -55,33 +55,6 @@ def _compare_sizes(pair):
     if size != label_size:
         raise UserError('{}: the label has {}x{} pixels, its picture {}x{}. Make them one size'.format(
             pair[1], *label_size, *size))
-
-
-def read_label(path, image_shape=None, classes=KITTI_ROAD):
-    """The label as bool [height, width, classes], one-hot; an all-False pixel is ignored.
-
-    image_shape: (height, width) to which it is resized, if any.
-    classes: the Classes whose colours it has.
-
-    Raises UserError if it has another colour.
-    """
-    with images.opened(path) as image:
-        image = image.convert('RGB')
-    found = image.getcolors(len(classes.colours))  # None: there are more
-    if not found or not {colour for _, colour in found} <= set(classes.colours):
-        raise _unknown_colours(path, np.asarray(image), classes)
-    if image_shape:
-        image = image.resize(image_shape[::-1], Image.NEAREST)  # a blend of two colours would be a third
-    return classes.one_hot(np.asarray(image))
-
-
-def _unknown_colours(path, label, classes):
-    known = np.logical_or.reduce([is_colour(label, colour) for colour in classes.colours])
-    row, column = np.argwhere(~known)[0]
-    return UserError('{}: unknown colour {} in row {}, column {} (pixels of unknown colours: {}). A label has the '
-                     'colours {}. Correct it, or train with --classes that name its colours'.format(
-                         path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known),
-                         ', '.join(f'{name} {colour}' for colour, name in classes.colours.items())))
 
 
 def read_batches(paths, image_shape, share=(0, 1)):

@@ -5,7 +5,7 @@ import json
 import os
 
 from fcn8 import progress
-from fcn8.data import images, kitti
+from fcn8.data import images, kitti, labels
 from fcn8.errors import UserError
 from fcn8.files import check_writable, read_json, written_whole
 from fcn8.results import metrics, saved_model
@@ -31,7 +31,7 @@ def evaluate(folder, run):
         pictures = images.in_order(lambda pair: images.read_picture(pair[0]), pairs)
         segmented = progress.bar(model.segment(pictures), desc='Evaluate', total=len(pairs), unit='picture')
         for (path, label), (_, probability) in zip(pairs, segmented):
-            scores[kitti.category(path)].add(probability, kitti.read_label(label, classes=model.classes))
+            scores[kitti.category(path)].add(probability, labels.read_label(label, classes=model.classes))
             counts[kitti.category(path)] += 1
     total = sum(scores.values(), metrics.scores_of(model.classes))
     if total.summary()['pixel_accuracy'] is None:

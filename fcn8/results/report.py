@@ -4,7 +4,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from fcn8.data import kitti
+from fcn8.data import kitti, labels
 from fcn8.data.classes import PAINT_ALPHA, Road
 from fcn8.results import metrics, pages
 from fcn8.results.charts import charts
@@ -36,7 +36,7 @@ class Report:
         """
         score, views = metrics.scores_of(self.classes), {}
         if path in self._label_of:
-            label = kitti.read_label(self._label_of[path], picture.shape[:2], self.classes)
+            label = labels.read_label(self._label_of[path], picture.shape[:2], self.classes)
             score.add(probability, label)
             self._scores[part] = self._scores.get(part, metrics.scores_of(self.classes)) + score
             views['errors'] = _paint_errors(self.classes, picture, probability, label)

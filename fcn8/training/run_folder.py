@@ -19,7 +19,7 @@ import numpy as np
 import PIL
 
 from fcn8 import distributed
-from fcn8.data import images, kitti
+from fcn8.data import images, kitti, labels
 from fcn8.device import gpu_name
 from fcn8.errors import Stopped, UserError
 from fcn8.files import check_space, check_writable, digest, locked, written_whole
@@ -103,7 +103,7 @@ class RunFolder:
         images.check_pictures(kitti.list_pictures(testing))
         if os.path.isdir(os.path.join(testing, 'gt_image_2')):
             pairs = kitti.pair_with_labels(testing)
-            images.run_all(functools.partial(kitti.read_label, classes=self.batches.classes),
+            images.run_all(functools.partial(labels.read_label, classes=self.batches.classes),
                            [pairs[index][1] for index in images.sample(len(pairs))], 'Check labels')
         check_writable(folder)
         return pairs
