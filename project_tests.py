@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
-"""The starter project's checks, for anybody's code; as a program it runs all tests of tests/.
+"""The starter project's checks, for anybody's code; as a program it runs all tests of tests/, on the CPU.
 
 Each function takes the code to be checked as an argument, such as `tests.test_layers(my_layers)` after `import
 project_tests as tests`, and raises AssertionError if the check fails. Nothing of this project but the TensorFlow
 interface is imported for them.
 """
-from fcn8.tf1 import tf  # first, as it says what is missing
+import os
+
+if __name__ == '__main__':
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''  # as tests/__init__.py says; before TensorFlow is loaded
+
+from fcn8.tf1 import tf  # before other packages, as it says what is missing
 
 import functools
 import glob
-import os
 import sys
 import unittest
 from unittest import mock
@@ -115,6 +119,7 @@ class CountingResult(unittest.TextTestResult):
 
 def run_all():
     """Run all tests of the folder tests/; returns the number of those that failed."""
+    sys.stderr.write('On the CPU, where float32 is not rounded to TF32\n')
     here = os.path.dirname(os.path.abspath(__file__))
     suite = unittest.defaultTestLoader.discover(os.path.join(here, 'tests'), top_level_dir=here)
     result = unittest.TextTestRunner(verbosity=2, resultclass=CountingResult).run(suite)

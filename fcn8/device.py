@@ -1,7 +1,9 @@
 """What there is to compute with: a GPU or the CPU, and in which precision."""
+import os
 import re
 
-from fcn8.tf1 import tf  # first: it prepares the import of TensorFlow
+from fcn8 import launcher
+from fcn8.tf1 import GPUS, tf  # first: it prepares the import of TensorFlow
 
 from tensorflow.python.client import device_lib
 
@@ -56,6 +58,32 @@ def gpu_name():
         return None  # without a look at the CPUs, which takes a second
     return next((device.physical_device_desc for device in device_lib.list_local_devices()
                  if device.device_type == 'GPU'), None)  # one that is listed may still be out of use
+
+
+def gpu_advice(gpu):
+    """How to make use of the machine's GPUs, in a sentence; None where this process does so.
+
+    gpu: gpu_name().
+    """
+    if gpu:
+        return f'One of {GPUS} GPUs is used: docs/many_gpus.md says how to use all' * (GPUS > launcher.SIZE) or None
+    if not GPUS:
+        return None
+    return 'There is an NVIDIA driver. For TensorFlow to find its GPU, ' + (
+        "install CUDA 10.0 and cuDNN 7, or start in NVIDIA's container: docker run --gpus all -it "
+        'nvcr.io/nvidia/tensorflow:23.03-tf1-py3' if tf.__version__.startswith('1.') else
+        'python -m pip install -r requirements-gpu.txt') + ' (TF_CPP_MIN_LOG_LEVEL=0 shows what it looks for)'
+
+
+def uses_tf32(gpu):
+    """Whether a GPU, or None, rounds the factors of float32 products to the 10 bits of TF32, as TensorFlow has it do.
+
+    gpu: gpu_name().
+    """
+    # NVIDIA's TensorFlow 1.15 has TF32, but does not tell.
+    enabled = getattr(tf.config.experimental, 'tensor_float_32_execution_enabled', lambda: True)
+    return bool(gpu) and compute_capability(gpu) >= (8, 0) and enabled() and os.environ.get(
+        'NVIDIA_TF32_OVERRIDE') != '0'
 
 
 def compute_capability(gpu):

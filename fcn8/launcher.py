@@ -2,8 +2,11 @@
 
 To be imported before TensorFlow, which looks for GPUs when it is loaded.
 """
+import glob
 import os
+import shutil
 
+DRIVERS_GPUS = '/proc/driver/nvidia/gpus/*'
 LAUNCHERS = ('HOROVOD_', 'OMPI_COMM_WORLD_')  # prefixes of the variables that horovodrun, or its mpirun, sets
 
 
@@ -23,6 +26,21 @@ def prepare(environment):
                 environment['CUDA_VISIBLE_DEVICES'] = ','.join(gpus.split(',')[local_rank:local_rank + 1])
             return rank, size
     return 0, 1
+
+
+def use_first_gpu(environment):
+    """Hide all GPUs but the first from a process that is alone; returns how many GPUs it could have used.
+
+    Otherwise TensorFlow would take some memory of each. Without an NVIDIA driver, 0 is returned. Processes that this
+    one starts inherit that, so those that are to use the other GPUs have to be started before.
+
+    environment: os.environ, or a dict like it.
+    """
+    gpus = glob.glob(DRIVERS_GPUS) or [path for path in [shutil.which('nvidia-smi')] if path]
+    chosen = environment.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(len(gpus))))).split(',')
+    if SIZE == 1 and len(chosen) > 1:
+        environment['CUDA_VISIBLE_DEVICES'] = chosen[0]
+    return len(chosen) if gpus and chosen[0] not in ('', '-1') else 0
 
 
 RANK, SIZE = prepare(os.environ)

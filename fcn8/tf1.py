@@ -13,10 +13,12 @@ import subprocess
 import sys
 import warnings
 
-from fcn8 import launcher  # noqa: F401 (chooses this process's GPU, before TensorFlow looks for one)
+from fcn8 import launcher
 
 NEEDED = ('Python 3.7 with TensorFlow 1.15.0, or Python 3.10 to 3.13 with TensorFlow 2.21, and the packages of '
           'requirements.txt: python -m pip install -r requirements.txt')
+
+GPUS = launcher.use_first_gpu(os.environ)  # of which this process uses one; before TensorFlow looks for it
 
 # Information lines, and the two by which a machine without an NVIDIA driver says so: device.py does that in a line.
 CHATTER = (r'WARNING: All log messages before absl::InitializeLog|I\d{4} |\S+ \S+: I '

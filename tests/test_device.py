@@ -2,6 +2,8 @@
 from fcn8.tf1 import tf
 
 import contextlib
+import json
+import os
 from unittest import mock
 
 import numpy as np
@@ -75,7 +77,37 @@ class Precision(Case):
         self.assertNotEqual(device.session_config('float16'), tf.ConfigProto())
 
 
+class Gpus(Case):
+    def test_tf32_is_told_where_the_gpu_has_it(self):
+        ampere, turing = (f'name: GPU, compute capability: {capability}' for capability in ('8.0', '7.5'))
+        self.assertIs(device.uses_tf32(ampere), True)
+        self.assertIs(device.uses_tf32(turing), False)
+        self.assertIs(device.uses_tf32(None), False)
+        with mock.patch.dict(os.environ, NVIDIA_TF32_OVERRIDE='0'):
+            self.assertIs(device.uses_tf32(ampere), False)
+        if not tf.__version__.startswith('1.'):
+            self.addCleanup(tf.config.experimental.enable_tensor_float_32_execution, True)
+            tf.config.experimental.enable_tensor_float_32_execution(False)
+            self.assertIs(device.uses_tf32(ampere), False)
+
+    def test_advice(self):
+        mends = 'CUDA 10.0 and cuDNN 7, .* docker run ' if tf.__version__.startswith('1.') else \
+            'python -m pip install -r requirements-gpu.txt '
+        for gpus, gpu, expected in ((0, None, '^None$'), (1, 'a GPU', '^None$'), (1, None, mends), (2, None, mends),
+                                    (2, 'a GPU', 'One of 2 GPUs is used: docs/')):
+            with self.subTest(gpus=gpus, gpu=gpu), mock.patch.object(device, 'GPUS', gpus):
+                self.assertRegex(str(device.gpu_advice(gpu)), expected)
+
+
 class Training(RunCase):
+    def test_a_run_tells_of_a_gpu_that_is_not_found(self):
+        with mock.patch.object(device, 'GPUS', 1):
+            folder = self.new_run()
+        self.assertRegex(self.printed.getvalue(), 'found no GPU and trains on the CPU in float32\n.*driver.*\nSettings')
+        with open(os.path.join(folder, 'settings.json')) as file:
+            about = json.load(file)['about']
+        self.assertEqual((about['device'], about['tf32']), ('CPU', False))
+
     def test_a_run_in_mixed_precision_learns_as_in_float32(self):
         settings = dict(image_shape=(128, 128), epochs=2)
         precision = device.choose_precision(True, settings['image_shape'])

@@ -52,11 +52,11 @@ class RunFolder(TrainedCase):
         self.assertEqual(content['changes'], [])
 
     def test_a_run_of_an_older_version_can_be_resumed(self):
-        """It lacks the settings that came later, and calls the classes palette."""
+        """It lacks what was saved later, and calls the classes palette."""
         expected = self.settings()
         palette = expected['made_with']['classes'][:2] + [
             dict(name='what does not count', colour=IGNORED, counts=False)]
-        self.change(settings=dict(decay=None, augment=None, cache_mb=None),
+        self.change(settings=dict(decay=None, augment=None, cache_mb=None), about=dict(tf32=None),
                     made_with=dict(classes=None, palette=palette))
         status, stderr = self.main('--resume', self.run_folder)
         self.assertEqual(status, 0, stderr)

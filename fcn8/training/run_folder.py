@@ -20,7 +20,7 @@ import PIL
 
 from fcn8 import distributed
 from fcn8.data import images, kitti, labels
-from fcn8.device import gpu_name
+from fcn8.device import gpu_advice, gpu_name, uses_tf32
 from fcn8.errors import Stopped, UserError
 from fcn8.files import check_space, check_writable, digest, locked, written_whole
 from fcn8.results import saved_model
@@ -57,13 +57,15 @@ class RunFolder:
         self._lock = contextlib.ExitStack()
         self._provenance = provenance(settings, batches, precision)
         about = dict(python=platform.python_version(), numpy=np.__version__, Pillow=PIL.__version__,
-                     device=self.gpu or 'CPU', processes=distributed.size())
+                     device=self.gpu or 'CPU', tf32=uses_tf32(self.gpu), processes=distributed.size())
         self._content = dict(settings=settings.saved(), made_with=self._provenance, about=about, changes=[])
 
     def __enter__(self):
         print('TensorFlow {} {} in {}'.format(
             tf.__version__, f'trains on {self.gpu}' if self.gpu else 'found no GPU and trains on the CPU',
             self._provenance['precision']))
+        if gpu_advice(self.gpu):
+            print(gpu_advice(self.gpu))
         test_pairs = self._check_end() if distributed.is_chief() else []
         distributed.compare(dict(
             {option_name(name): value for name, value in self._content['settings'].items()
@@ -122,7 +124,8 @@ class RunFolder:
                 raise UserError(f'{self.path}: {name} differs: {before["made_with"][name]} when the run was made, '
                                 f'{value} now. Resume it with the same, or start a new run')
         changed = {name: value for part in ('settings', 'about') for name, value in self._content[part].items()
-                   if value != before[part].get(name, PUBLISHED.saved().get(name))}  # an older version lacks some
+                   # An older version lacks some.
+                   if value != before[part].get(name, PUBLISHED.saved().get(name, value))}
         self._content['changes'] = before['changes'] + [changed] * bool(changed)
 
     def _lock_folder(self):
