@@ -183,12 +183,13 @@ def made_once(name, make):
 _made = {}  # {name: path}
 
 
-def build_fcn(sess, vgg_path):
+def build_fcn(sess, vgg_path, loss_scaling=False):
     """What main.run() builds: (placeholders to feed, (logits, train_op, cross_entropy_loss))."""
     image_input, keep_prob, layer3_out, layer4_out, layer7_out = main.load_vgg(sess, vgg_path)
-    correct_label = tf.placeholder(tf.float32, [None, None, None, 2])
+    correct_label = tf.placeholder(tf.bool, [None, None, None, 2])
     learning_rate = tf.placeholder(tf.float32)
-    ops = main.optimize(main.layers(layer3_out, layer4_out, layer7_out, 2), correct_label, learning_rate, 2)
+    last_layer = main.layers(layer3_out, layer4_out, layer7_out, 2)
+    ops = main.optimize(last_layer, correct_label, learning_rate, 2, loss_scaling)
     variables.initialize(sess, {})
     return (image_input, correct_label, keep_prob, learning_rate), ops
 

@@ -1,7 +1,9 @@
-"""Whether a GPU can run the graphs: TensorFlow tells which kernels it has, on a machine without a GPU, too."""
+"""What a GPU would run: TensorFlow tells its kernels, and rewrites a graph for a GPU, on a machine without one, too."""
 from fcn8.tf1 import tf
 
+from tensorflow.core.protobuf import device_properties_pb2
 from tensorflow.python.framework import kernels
+from tensorflow.python.grappler import cluster, tf_optimizer
 
 import main
 from fcn8 import device
@@ -9,50 +11,79 @@ from fcn8.results.segmenter import softmax_of
 from fcn8.training import few_channel_gradients
 from tests.support import Case, build_fcn
 
-
-def needed_for(op):
-    """An op and all that it is computed from."""
-    found, waiting = {op}, [op]
-    while waiting:
-        one = waiting.pop()
-        new = {tensor.op for tensor in one.inputs} | set(one.control_inputs)
-        waiting += new - found
-        found |= new
-    return found
+PLACES = '/job:localhost/replica:0/task:0/device:'
+CONVOLUTIONS = {'Conv2D', 'Conv2DBackpropFilter', 'Conv2DBackpropInput'}
 
 
-def without_gpu_kernel(ops):
-    """The types of some ops for which TensorFlow has no GPU kernel."""
-    computing = {op.type for op in ops} - {'NoOp', 'Placeholder'}
-    devices = {kind: {kernel.device_type for kernel in kernels.get_registered_kernels_for_op(kind).kernel}
-               for kind in computing}
-    return sorted(kind for kind in computing if not devices[kind] & {'GPU', 'DEFAULT'})
+def virtual_gpu():
+    """A grappler cluster of a CPU and a GPU with tensor cores."""
+    devices = [device_properties_pb2.NamedDevice(name=f'{PLACES}{kind}:0') for kind in ('GPU', 'CPU')]
+    for named, kind in zip(devices, ('GPU', 'CPU')):
+        named.properties.type, named.properties.num_cores, named.properties.frequency = kind, 8, 1000
+    devices[0].properties.environment.update(architecture='7.0', cuda='12000', cudnn='90000')
+    return cluster.Cluster(devices=devices)
+
+
+def rewritten(ops, precision='float32'):
+    """The nodes that compute some ops on a GPU once TensorFlow has rewritten their graph for a precision."""
+    meta_graph = tf.MetaGraphDef()
+    meta_graph.graph_def.CopyFrom(tf.graph_util.extract_sub_graph(ops[0].graph.as_graph_def(), [op.name for op in ops]))
+    for node in meta_graph.graph_def.node:
+        node.device = PLACES + 'GPU:0'
+    meta_graph.collection_def['train_op'].node_list.value.extend(op.name for op in ops)
+    return tf_optimizer.OptimizeGraph(device.session_config(precision), meta_graph, cluster=virtual_gpu()).node
+
+
+def without_gpu_kernel(nodes):
+    """The types of some nodes, whose attributes count, for which TensorFlow has no GPU kernel."""
+    def takes(kernel, node):
+        return kernel.device_type in ('GPU', 'DEFAULT') and all(
+            node.attr[each.name].type in each.allowed_values.list.type for each in kernel.constraint)
+
+    return sorted({node.op for node in nodes if node.op not in ('NoOp', 'Placeholder') and not any(
+        takes(kernel, node) for kernel in kernels.get_registered_kernels_for_op(node.op).kernel)})
+
+
+def types_of(nodes, *ops):
+    """The types in which the nodes of these ops compute."""
+    return {tf.as_dtype(node.attr['T'].type).name for node in nodes if node.op in ops}
 
 
 class GpuKernels(Case):
-    def test_training_and_inference(self):
+    def assert_mixed_precision(self, nodes):
+        """Everything has a GPU kernel; convolutions are in float16, loss, regularisation and optimiser in float32."""
+        self.assertEqual(without_gpu_kernel(nodes), [])
+        self.assertEqual(types_of(nodes, *CONVOLUTIONS), {'float16'})
+        for op in ('Exp', 'Log', 'Sum', 'L2Loss', 'ApplyAdam'):
+            self.assertEqual(types_of(nodes, op), {'float32'}, op)
+
+    def test_the_whole_network(self):
         vgg_path = self.write_vgg()
         with tf.Session() as sess:
-            _, (logits, train_op, _) = build_fcn(sess, vgg_path)
-            self.assertEqual(without_gpu_kernel(needed_for(train_op)), [])
-            self.assertEqual(without_gpu_kernel(needed_for(softmax_of(logits).op)), [])
-
-    def test_training_with_loss_scaling(self):
-        train_op = main.optimize(tf.Variable(tf.zeros([1, 2, 2, 2])), tf.zeros([1, 2, 2, 2]), 0.1, 2,
-                                 loss_scaling=True)[1]
-        self.assertEqual(without_gpu_kernel(needed_for(train_op)), [])
+            _, (logits, train_op, loss) = build_fcn(sess, vgg_path, loss_scaling=True)
+            nodes = rewritten([train_op, loss.op], 'float16')
+            self.assert_mixed_precision(nodes)
+            self.assertEqual({node.op for node in nodes} & CONVOLUTIONS, CONVOLUTIONS)
+            for ops in ([train_op, loss.op], [softmax_of(logits).op]):
+                nodes = rewritten(ops)
+                self.assertEqual(without_gpu_kernel(nodes), [])
+                # The layout in which cuDNN computes in float32; without a rewrite it would be NHWC.
+                self.assertEqual({node.attr['data_format'].s for node in nodes if node.op in CONVOLUTIONS}, {b'NCHW'})
+                self.assertEqual(types_of(nodes, *CONVOLUTIONS), {'float32'})
 
     def test_the_decoder_on_features(self):
         features = [tf.placeholder(tf.float32, [None, 8 // scale, 8 // scale, 4]) for scale in (1, 2, 4)]
         with tf.get_default_graph().gradient_override_map(few_channel_gradients.OVERRIDES):
             last_layer = main.layers(*features, 2)
-        train_op = main.optimize(last_layer, tf.placeholder(tf.bool, [None, None, None, 2]), 0.1, 2)[1]
-        self.assertEqual(without_gpu_kernel(needed_for(train_op)), [])
+        _, train_op, loss = main.optimize(last_layer, tf.placeholder(tf.bool, [None, None, None, 2]), 0.1, 2)
+        self.assertEqual(without_gpu_kernel(rewritten([train_op, loss.op])), [])
+        self.assert_mixed_precision(rewritten([train_op, loss.op], 'float16'))
 
     def test_a_kernel_that_is_missing_is_found(self):
         resized = tf.raw_ops.ScaleAndTranslate(images=tf.zeros([1, 2, 2, 1]), size=[4, 4], scale=[2., 2.],
                                                translation=[0., 0.])
-        self.assertEqual(without_gpu_kernel(needed_for(resized.op)), ['ScaleAndTranslate'])
+        self.assertEqual(without_gpu_kernel([resized.op.node_def]), ['ScaleAndTranslate'])
+        self.assertEqual(without_gpu_kernel([tf.constant('text').op.node_def]), ['Const'])
 
 
 class ComputeCapability(Case):
