@@ -141,3 +141,15 @@ class Size(unittest.TestCase):
         names = {path.split('/')[0] for path in listed.stdout.split('\0') if path}
         self.assertLessEqual({'main.py', 'helper.py', 'project_tests.py', 'fcn8'}, names)
         self.assertEqual({name for name in names if not re.fullmatch(TOP_LEVEL, name)}, set())
+
+
+class Documentation(unittest.TestCase):
+    def test_quoted_lines_stand_in_main(self):
+        texts = {}
+        for name in ('main.py', 'docs/fcn8.md'):
+            with open(os.path.join(ROOT, name), encoding='utf-8') as file:
+                texts[name] = file.read()
+        quoted = re.findall(r'^```python\n(.*?)^```', texts['docs/fcn8.md'], re.MULTILINE | re.DOTALL)
+        self.assertTrue(quoted)
+        for lines in quoted:
+            self.assertIn(lines, texts['main.py'])
