@@ -66,10 +66,10 @@ def gen_test_output(sess, logits, keep_prob, image_pl, data_folder, image_shape,
     """
     classes = report.classes if report else KITTI_ROAD
     segmenter = Segmenter(sess, logits, keep_prob, image_pl, image_shape, classes)
-    for path, picture, probability in segmenter.segment(kitti.list_pictures(data_folder)):
+    for path, picture, prediction in segmenter.segment(kitti.list_pictures(data_folder)):
         if report:
-            report.add(path, picture, probability)
-        yield os.path.basename(path), classes.paint(picture, probability)
+            report.add(path, picture, prediction)
+        yield os.path.basename(path), classes.paint(picture, prediction)
 
 
 def save_inference_samples(runs_dir, data_dir, sess, image_shape, logits, keep_prob, input_image, report=None):

@@ -22,6 +22,7 @@ from matplotlib import pyplot
 
 from fcn8 import errors
 from fcn8.data import images
+from fcn8.data.classes import KITTI_ROAD
 from fcn8.files import written_whole
 from fcn8.results import saved_model
 
@@ -43,10 +44,10 @@ def look(run, path):
     picture = images.read_picture(path)
     with saved_model.load(run) as model:
         classes, sess = model.classes, tf.get_default_session()
-        (_, probability), = model.segment([picture])
+        (_, prediction), = model.segment([picture])
         title = classes.output.replace('_', ' ')
-        rows = [[('picture', picture), (title, classes.draw(probability)),
-                 ('overlay', classes.paint(picture, probability))]]
+        rows = [[('picture', picture), (title, classes.draw(prediction)),
+                 ('overlay', classes.paint(picture, prediction))]]
         feed = {'pictures:0': picture[np.newaxis]}
         try:
             scores, sums, upsampled = sess.run([SCORES, SUMS, UPSAMPLED], feed)
@@ -55,12 +56,13 @@ def look(run, path):
         for number, (layer, score, total) in enumerate(zip(LAYERS, scores, [None] + sums), start=1):
             # The decoder is linear: without the finer layers' scores, what comes out is the share of those so far.
             without = dict(zip(SCORES[number:], map(np.zeros_like, scores[number:])))
-            softmax = classes.select(sess.run(SOFTMAX, {**feed, **without}))
+            softmax = sess.run(SOFTMAX, {**feed, **without})
+            prediction = softmax[:, 1] if classes is KITTI_ROAD else softmax.argmax(axis=-1)
             size = '{}x{}'.format(*score.shape[1:3])
             rows.append([(f'layer {layer}: scores, {size}', score[0, ..., -1]),
                          (f'added to those above, {size}', None if total is None else total[0, ..., -1]),
                          (f'{title} with layer ' + ' + '.join(map(str, LAYERS[:number])),
-                          classes.draw(softmax.reshape(upsampled.shape[1:3] + softmax.shape[1:])))])
+                          classes.draw(prediction.reshape(upsampled.shape[1:3])))])
     return rows
 
 

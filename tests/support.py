@@ -194,6 +194,14 @@ def build_fcn(sess, vgg_path, loss_scaling=False):
     return (image_input, correct_label, keep_prob, learning_rate), ops
 
 
+def run_signature(model, pictures):
+    """What the signature of an exported model gives for pictures, uint8 [n, h, w, 3]."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        signature = tf.saved_model.loader.load(sess, ['serve'], model).signature_def['serving_default']
+        output, = signature.outputs.values()
+        return sess.run(output.name, {signature.inputs['pictures'].name: pictures})
+
+
 @contextlib.contextmanager
 def full_disk(size):
     """No file can become larger than so many bytes: for a writer that is like a full disk."""

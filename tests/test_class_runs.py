@@ -12,7 +12,7 @@ import helper
 from fcn8 import command_line
 from fcn8.data import classes, demo, scenes, vgg16
 from fcn8.results import saved_model
-from tests.support import ROOT, SHAPE, Case, RunCase
+from tests.support import ROOT, SHAPE, Case, RunCase, run_signature
 
 EXAMPLE = os.path.join(ROOT, 'docs', 'demo-classes.json')
 CLASSES = [('ground', (90, 60, 30), True), ('wall', (200, 200, 200), True), ('sky', (0, 120, 255), True),
@@ -95,12 +95,15 @@ class ClassRuns(RunCase):
         picture = imageio.imread(PICTURE)
         with saved_model.load('run') as model:
             self.assertEqual(model.classes.names, ['ground', 'wall', 'sky'])
-            (_, small), (_, probability) = model.segment([picture[:50, :70], picture])
-        self.assertEqual(small.shape, (50, 70, 3))
-        np.testing.assert_allclose(small.sum(-1), 1, atol=1e-3)
+            (_, small), (_, prediction) = model.segment([picture[:50, :70], picture])
+        for part, predicted in ((picture[:50, :70], small), (picture, prediction)):
+            probability, = run_signature('run/model', part[np.newaxis])
+            self.assertEqual(probability.shape, part.shape[:2] + (3,))
+            np.testing.assert_allclose(probability.sum(-1), 1, atol=1e-3)
+            self.assertLess((predicted != probability.argmax(-1)).mean(), 0.01)
         self.assertEqual(self.main('--predict', PICTURE, '--model', 'run', '--save-masks')[0], 0)
         colours = np.array([colour for _, colour, counts in CLASSES if counts], np.uint8)
-        np.testing.assert_array_equal(imageio.imread('run/masks/a_0.png'), colours[probability.argmax(-1)])
+        np.testing.assert_array_equal(imageio.imread('run/masks/a_0.png'), colours[prediction])
         self.assertEqual(self.main('--evaluate', 'data/data_road/testing', '--model', 'run')[0], 0)
         with open('run/evaluation-testing.json') as file:
             self.assertGreater(json.load(file)['all']['iou/wall'], 0.5)

@@ -1,15 +1,21 @@
 """What a GPU would run: TensorFlow tells its kernels, and rewrites a graph for a GPU, on a machine without one, too."""
 from fcn8.tf1 import tf
 
+import glob
+import os
+from unittest import mock
+
 from tensorflow.core.protobuf import device_properties_pb2
 from tensorflow.python.framework import kernels
 from tensorflow.python.grappler import cluster, tf_optimizer
 
 import main
 from fcn8 import device
+from fcn8.data.classes import KITTI_ROAD, Classes
+from fcn8.results import saved_model
 from fcn8.results.segmenter import softmax_of
 from fcn8.training import few_channel_gradients
-from tests.support import Case, build_fcn
+from tests.support import FIXTURES, Case, build_fcn
 
 PLACES = '/job:localhost/replica:0/task:0/device:'
 CONVOLUTIONS = {'Conv2D', 'Conv2DBackpropFilter', 'Conv2DBackpropInput'}
@@ -78,6 +84,20 @@ class GpuKernels(Case):
         _, train_op, loss = main.optimize(last_layer, tf.placeholder(tf.bool, [None, None, None, 2]), 0.1, 2)
         self.assertEqual(without_gpu_kernel(rewritten([train_op, loss.op])), [])
         self.assert_mixed_precision(rewritten([train_op, loss.op], 'float16'))
+
+    def test_an_exported_model_and_the_resizing_of_its_result(self):
+        run = glob.glob(os.path.join(FIXTURES, 'TensorFlow-*'))[0]
+        for classes in (KITTI_ROAD, Classes([dict(name='a', grey=1, counts=True)])):  # the model has one channel
+            with mock.patch.object(saved_model, 'read_classes', return_value=classes), \
+                    mock.patch.object(classes, 'output', KITTI_ROAD.output), saved_model.load(run):
+                graph = tf.get_default_graph()
+                result, graph_def = graph.get_operations()[-1].name, graph.as_graph_def()
+            for node in graph_def.node:
+                if node.name + ':0' == saved_model.RESIZED:
+                    del node.input[:]  # it is fed
+            nodes = tf.graph_util.extract_sub_graph(graph_def, [result]).node
+            self.assertIn('ResizeBilinear', {node.op for node in nodes})
+            self.assertEqual(without_gpu_kernel(nodes), [])
 
     def test_a_kernel_that_is_missing_is_found(self):
         resized = tf.raw_ops.ScaleAndTranslate(images=tf.zeros([1, 2, 2, 1]), size=[4, 4], scale=[2., 2.],

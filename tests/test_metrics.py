@@ -73,8 +73,8 @@ class ClassScores(unittest.TestCase):
         labels = np.eye(5, dtype=bool)[random.randint(1, 5, (3, 5, 7))][..., :4]  # 0 is nowhere, 4 is ignored
         probability[..., 0] = 0
         scores = metrics.ClassScores(list('abcd'))
-        scores.add(probability, labels)
-        predicted, not_ignored, ious = probability.argmax(-1), labels.any(-1), {}
+        predicted, not_ignored, ious = probability.argmax(-1).astype(np.uint8), labels.any(-1), {}
+        scores.add(predicted, labels)
         for index, name in enumerate('abcd'):
             both = (predicted == index) & labels[..., index]
             either = ((predicted == index) & not_ignored) | labels[..., index]
@@ -87,11 +87,11 @@ class ClassScores(unittest.TestCase):
         self.assertAlmostEqual(summary['pixel_accuracy'], (predicted == labels.argmax(-1))[not_ignored].mean())
 
     def test_scores_of_parts_add_up(self):
-        probability, labels = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]], np.eye(3, dtype=bool)[[0, 1, 1, 2]]
+        prediction, labels = np.array([0, 1, 2, 0], np.uint8), np.eye(3, dtype=bool)[[0, 1, 1, 2]]
         whole, parts = metrics.ClassScores(list('abc')), [metrics.ClassScores(list('abc')) for _ in range(2)]
-        whole.add(probability, labels)
+        whole.add(prediction, labels)
         for part, half in zip(parts, (slice(2), slice(2, 4))):
-            part.add(probability[half], labels[half])
+            part.add(prediction[half], labels[half])
         self.assertEqual(sum(parts, metrics.ClassScores(list('abc'))).summary(), whole.summary())
         self.assertEqual(set(metrics.ClassScores(list('abc')).summary().values()), {None})
         table = metrics.format_table([('test', whole.summary())]).splitlines()

@@ -13,12 +13,12 @@ from PIL import Image
 
 import main
 from fcn8 import command_line
-from fcn8.data import classes
+from fcn8.data import classes, images
 from fcn8.data.classes import KITTI_ROAD
 from fcn8.results import saved_model
 from fcn8.results.predict import predict
 from fcn8.results.segmenter import Segmenter
-from tests.support import SHAPE, Case, cut, full_disk
+from tests.support import SHAPE, Case, cut, full_disk, run_signature
 
 
 class Predictions(Case):
@@ -55,15 +55,19 @@ class Predictions(Case):
         self.predict(self.path('some', 'a.png'), '--save-masks')
         self.assertEqual(sorted(os.listdir(self.path('run', 'predicted', 'some'))), ['a.png', 'b.png', 'c.png'])
         self.assertEqual(os.listdir(self.path('run', 'masks')), ['a.png'])
-        with saved_model.load(self.run_folder) as model:
-            for name in ('a.png', 'b.jpg', 'c.png'):
-                (picture, probability), = model.segment([np.asarray(Image.open(self.path('some', name)))])
-                overlay = self.written('predicted', 'some', name.replace('jpg', 'png'))
-                np.testing.assert_array_equal(overlay, KITTI_ROAD.paint(picture, probability))
-                if name == 'a.png':
-                    self.assertTrue(0 < (probability > 0.5).mean() < 1)
-                    np.testing.assert_array_equal(self.written('predicted', name), overlay)
-                    np.testing.assert_array_equal(self.written('masks', name), 255 * (probability > 0.5))
+        for name in ('a.png', 'b.jpg', 'c.png'):
+            picture = np.asarray(Image.open(self.path('some', name)))
+            probability, = run_signature(self.path('run', 'model'), picture[np.newaxis])
+            overlay = self.written('predicted', 'some', name.replace('jpg', 'png'))
+            np.testing.assert_array_equal(overlay.shape, picture.shape)
+            other = (overlay != KITTI_ROAD.paint(picture, probability)).any(axis=-1)
+            self.assertLess(other.mean(), 0.01)  # single pixels, as Pillow and TensorFlow round differently
+            if name == 'a.png':
+                self.assertTrue(0.1 < (probability > 0.5).mean() < 0.9)
+                np.testing.assert_array_equal(self.written('predicted', name), overlay)
+                mask = self.written('masks', name)
+                self.assertLess((mask != 255 * (probability > 0.5)).mean(), 0.01)
+                np.testing.assert_array_equal(overlay, KITTI_ROAD.paint(picture, mask / np.float32(255)))
 
     def test_results_replace_older_ones_as_a_whole(self):
         for place, names in (('one', 'ab'), ('two', 'c')):
@@ -119,7 +123,7 @@ class Predictions(Case):
         self.assertAlmostEqual(new_seconds, seconds, delta=0.2 * seconds)
 
     def test_a_video_is_never_in_memory_as_a_whole(self):
-        """Each frame is painted before many more are read."""
+        """Each frame is painted before many more are read: two for each thread, and a batch."""
         path, events = self.write_video('drive.mp4', frames=40), []
         get_reader, paint = imageio.get_reader, classes.Road.paint
 
@@ -130,11 +134,11 @@ class Predictions(Case):
             return reader
 
         with mock.patch.object(imageio, 'get_reader', get_counting_reader), \
-                mock.patch.object(saved_model, 'BATCH_PIXELS', 2 * 40 * 64), \
+                mock.patch.object(saved_model, 'BATCH_PIXELS', 2 * 40 * 64), mock.patch.object(images, 'THREADS', 2), \
                 mock.patch.object(classes.Road, 'paint', lambda *args: events.append(-1) or paint(*args)):
             self.predict(path)
         self.assertEqual((len(events), sum(events)), (80, 0))
-        self.assertEqual(max(np.cumsum(events)), 2)
+        self.assertLess(max(np.cumsum(events)), 12)
 
     def test_a_video_that_is_cut_off_is_painted_as_far_as_it_goes(self):
         path = self.write_video('cut.mkv', frames=60)

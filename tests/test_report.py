@@ -66,12 +66,12 @@ class Report(Case):
         road = np.float32([[0.9, 0.1, 0.9, 0.1, 0.9]])
         kitti_like = Classes([dict(name=name, grey=grey, counts=name != 'sky')
                               for grey, name in enumerate(('ground', 'road', 'sky'))])
-        for classes, probability, expected in (
+        for classes, prediction, expected in (
                 (KITTI_ROAD, road, ['green', 'red', 'blue', 'none', 'none']),
-                (kitti_like, np.stack([1 - road, road], axis=-1), ['green', 'red', 'red', 'green', 'none'])):
+                (kitti_like, (road > 0.5).astype(np.uint8), ['green', 'red', 'red', 'green', 'none'])):
             with mock.patch.object(pages.Gallery, 'add') as add, \
                     mock.patch.object(labels, 'read_label', lambda *args: label):
-                report.Report(self.folder, classes, {'a_1.png': 'a_road_1.png'}).add('a_1.png', picture, probability)
+                report.Report(self.folder, classes, {'a_1.png': 'a_road_1.png'}).add('a_1.png', picture, prediction)
             errors = add.call_args[0][2]['errors']
             found = ['none' if not pixel.any() else ('red', 'green', 'blue')[pixel.argmax()] for pixel in errors[0]]
             self.assertEqual(found, expected)

@@ -41,7 +41,7 @@ class Classes:
     names: of the classes that count, in the order of the network's channels; len() is their number.
     colours, greys: {(red, green, blue): name} of all that mark a class, and of the grey values among them.
 
-    `probability` below is what select() makes of the network's output: here float32 [..., classes].
+    A prediction is what the methods below draw: here the most probable class of each pixel, uint8 [height, width].
     """
 
     output = 'class_probabilities'  # of the exported model
@@ -63,24 +63,23 @@ class Classes:
         return np.stack([np.logical_or.reduce([is_colour(label, mark) for mark in marks]) for marks in self._marks],
                         axis=-1)
 
-    def select(self, softmax):
-        """The part of the softmax that is needed; an array or tensor, float32 [pixels, classes]."""
-        return softmax
-
-    def draw(self, probability):
-        """The probability as a picture, uint8 [height, width, 3] or [height, width]."""
-        return self._paints[np.argmax(probability, axis=-1)]
+    def draw(self, prediction):
+        """The prediction as a picture, uint8 [height, width, 3] or [height, width]."""
+        return self._paints[prediction]
 
     mask = draw
 
-    def paint(self, picture, probability):
+    def paint(self, picture, prediction):
         """The overlay of a picture, uint8 [height, width, 3]."""
-        return np.asarray(Image.blend(Image.fromarray(picture), Image.fromarray(self.draw(probability)),
+        return np.asarray(Image.blend(Image.fromarray(picture), Image.fromarray(self.draw(prediction)),
                                       PAINT_ALPHA / 255))
 
 
 class Road(Classes):
-    """Background and road, in KITTI's colours; road is painted green. `probability` is that of road, float32 [...]."""
+    """Background and road, in KITTI's colours; road is painted green.
+
+    A prediction is the probability of road, float32 [height, width].
+    """
 
     output = 'road_probability'
 
@@ -88,20 +87,17 @@ class Road(Classes):
         super().__init__([dict(name=name, colour=list(colour), counts=name != 'ignored') for name, colour in (
             ('background', BACKGROUND), ('road', ROAD), ('ignored', IGNORED))])
 
-    def select(self, softmax):
-        return softmax[:, 1]
+    def draw(self, prediction):
+        return np.rint(prediction * 255).astype(np.uint8)
 
-    def draw(self, probability):
-        return np.rint(probability * 255).astype(np.uint8)
-
-    def mask(self, probability):
+    def mask(self, prediction):
         """The road as a picture, white on black: where its probability exceeds 0.5."""
-        return (probability > 0.5).astype(np.uint8) * 255
+        return (prediction > 0.5).astype(np.uint8) * 255
 
-    def paint(self, picture, probability):
+    def paint(self, picture, prediction):
         """The picture, uint8 [height, width, 3], half green where the road's probability exceeds 0.5."""
         image = Image.fromarray(picture)
-        image.paste(ROAD_PAINT, mask=Image.fromarray((probability > 0.5).astype(np.uint8) * PAINT_ALPHA))
+        image.paste(ROAD_PAINT, mask=Image.fromarray((prediction > 0.5).astype(np.uint8) * PAINT_ALPHA))
         return np.asarray(image)
 
 

@@ -107,7 +107,13 @@ def read_picture(path, image_shape=None):
         if image.mode.startswith('I'):  # 16-bit grey: Pillow's own conversion would clip the bright part
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image = image.convert('RGB')
-    return np.asarray(image.resize(image_shape[::-1], Image.BILINEAR) if image_shape else image)
+    return resize(image, image_shape) if image_shape else np.asarray(image)
+
+
+def resize(picture, shape):
+    """A picture, uint8 [height, width, 3] or a PIL.Image, resized bilinearly to a shape (height, width)."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    return np.asarray(image.resize(shape[::-1], Image.BILINEAR))
 
 
 def write_picture(path, picture):

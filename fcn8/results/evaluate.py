@@ -29,9 +29,10 @@ def evaluate(folder, run):
         check_writable(run)  # now, rather than after the work
         scores = collections.defaultdict(lambda: metrics.scores_of(model.classes))
         pictures = images.in_order(lambda pair: images.read_picture(pair[0]), pairs)
+        true = images.in_order(lambda pair: labels.read_label(pair[1], classes=model.classes), pairs)
         segmented = progress.bar(model.segment(pictures), desc='Evaluate', total=len(pairs), unit='picture')
-        for (path, label), (_, probability) in zip(pairs, segmented):
-            scores[kitti.category(path)].add(probability, labels.read_label(label, classes=model.classes))
+        for (path, _), label, (_, prediction) in zip(pairs, true, segmented):
+            scores[kitti.category(path)].add(prediction, label)
             counts[kitti.category(path)] += 1
     total = sum(scores.values(), metrics.scores_of(model.classes))
     if total.summary()['pixel_accuracy'] is None:

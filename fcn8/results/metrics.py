@@ -109,14 +109,15 @@ class ClassScores:
     def __add__(self, other):
         return ClassScores(self.names, self.confusion + other.confusion)
 
-    def add(self, probability, labels):
+    def add(self, prediction, labels):
         """Count the pixels of some pictures.
 
-        probability: float32 [..., classes], finite.
+        prediction: uint8 [...], the most probable class.
         labels: bool [..., classes], one-hot; an all-False pixel is ignored.
         """
-        counts = labels.any(axis=-1)
-        pairs = np.argmax(labels[counts], axis=-1) * len(self.names) + np.argmax(probability[counts], axis=-1)
+        # The ones of the one-hot: a tenth of the time of any() and argmax().
+        pixels, label = np.divmod(np.flatnonzero(labels), len(self.names))
+        pairs = label * len(self.names) + prediction.ravel()[pixels]
         self.confusion += np.bincount(pairs, minlength=self.confusion.size).reshape(self.confusion.shape)
 
     def summary(self):

@@ -67,18 +67,20 @@ def _put(scratch, run, name):
 
 def _predict_pictures(model, paths, overlays, masks):
     """Write the overlays of pictures to the folder `overlays`, and their masks to the folder `masks`, if it is one."""
-    def painted():
-        pictures = images.in_order(images.read_picture, paths)
-        for path, (picture, probability) in zip(paths, model.segment(pictures)):
-            name = stem(path) + '.png'
-            yield os.path.join(overlays, name), model.classes.paint(picture, probability)
-            if masks:
-                yield os.path.join(masks, name), model.classes.mask(probability)
+    def write(path_and_segmented):
+        path, (picture, prediction) = path_and_segmented
+        name = stem(path) + '.png'
+        images.write_picture(os.path.join(overlays, name), model.classes.paint(picture, prediction))
+        if masks:
+            images.write_picture(os.path.join(masks, name), model.classes.mask(prediction))
 
     images.check_pictures(paths)
     for folder in filter(None, (overlays, masks)):
         os.makedirs(folder)
-    images.write_pictures(painted(), len(paths) * (2 if masks else 1))
+    segmented = model.segment(images.in_order(images.read_picture, paths))
+    for _ in progress.bar(images.in_order(write, zip(paths, segmented)), desc='Paint', total=len(paths),
+                          unit='picture'):
+        pass
 
 
 def _predict_video(model, path, overlay, masks):
@@ -90,6 +92,13 @@ def _predict_video(model, path, overlay, masks):
         os.makedirs(folder)
     with _open_video(path) as reader:
         meta, count = reader.get_meta_data(), 0
+
+        def paint(segmented_frame):
+            number, (picture, prediction) = segmented_frame
+            if masks:
+                images.write_picture(os.path.join(masks, f'{number:06d}.png'), model.classes.mask(prediction))
+            return model.classes.paint(picture, prediction)
+
         expected, rate = _count_frames(path, meta)
         # Colours at half the resolution, which all players know, need even numbers of pixels.
         colours = 'yuv444p' if any(side % 2 for side in meta['size']) else 'yuv420p'
@@ -97,10 +106,8 @@ def _predict_video(model, path, overlay, masks):
         try:
             with imageio.get_writer(overlay, format='FFMPEG', fps=rate, quality=8, pixelformat=colours,
                                     macro_block_size=1, ffmpeg_log_level='error') as writer:
-                for picture, probability in segmented:
-                    writer.append_data(model.classes.paint(picture, probability))
-                    if masks:
-                        images.write_picture(os.path.join(masks, f'{count:06d}.png'), model.classes.mask(probability))
+                for frame in images.in_order(paint, enumerate(segmented)):
+                    writer.append_data(frame)
                     count += 1
             # ffmpeg tells nobody what it cannot write when it closes the file.
             whole = imageio_ffmpeg.count_frames_and_secs(overlay)[0] == count

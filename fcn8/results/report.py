@@ -26,22 +26,22 @@ class Report:
         self._scores = {}  # {part: scores}
         self._galleries = {'validation': pages.Gallery('Validation'), 'test': pages.Gallery('Test')}
 
-    def add(self, path, picture, probability, part='test'):
+    def add(self, path, picture, prediction, part='test'):
         """Score a picture, and add it to the page.
 
         path: of the picture.
         picture: uint8 [height, width, 3].
-        probability: what Classes.select() gives of it, float32 [height, width] or [height, width, classes].
+        prediction: one of data.classes.Classes, [height, width].
         part: 'test' or 'validation'.
         """
         score, views = metrics.scores_of(self.classes), {}
         if path in self._label_of:
             label = labels.read_label(self._label_of[path], picture.shape[:2], self.classes)
-            score.add(probability, label)
+            score.add(prediction, label)
             self._scores[part] = self._scores.get(part, metrics.scores_of(self.classes)) + score
-            views['errors'] = _paint_errors(self.classes, picture, probability, label)
-        views.update(overlay=self.classes.paint(picture, probability), picture=picture,
-                     probability=self.classes.draw(probability))
+            views['errors'] = _paint_errors(self.classes, picture, prediction, label)
+        views.update(overlay=self.classes.paint(picture, prediction), picture=picture,
+                     probability=self.classes.draw(prediction))
         self._galleries[part].add(os.path.basename(path), kitti.category(path), views,
                                   metrics.decisive(score.summary()))
 
@@ -72,13 +72,13 @@ class Report:
             key=_key(self.classes), score_title=next(iter(metrics.headline(metrics.scores_of(self.classes).summary()))))
 
 
-def _paint_errors(classes, picture, probability, label):
+def _paint_errors(classes, picture, prediction, label):
     """The picture with its pixels painted by whether they are classified as the label says, which may ignore some."""
     if isinstance(classes, Road):
-        found, background, road = probability > 0.5, label[..., 0], label[..., 1]
+        found, background, road = prediction > 0.5, label[..., 0], label[..., 1]
         kinds = (RIGHT, found & road), (MISSED, ~found & road), (WRONG, found & background)
     else:
-        right, counts = np.argmax(probability, axis=-1) == np.argmax(label, axis=-1), label.any(axis=-1)
+        right, counts = prediction == np.argmax(label, axis=-1), label.any(axis=-1)
         kinds = (RIGHT, right & counts), (MISSED, ~right & counts)
     image = Image.fromarray(picture)
     for colour, pixels in kinds:

@@ -1,53 +1,75 @@
-"""A network in a session, as a function from pictures to probabilities."""
+"""A network in a session, as a function from pictures to predictions."""
 import numpy as np
 
 from fcn8.data import kitti
+from fcn8.data.classes import KITTI_ROAD
 from fcn8.errors import UserError
-from fcn8.tf1 import tf
+from fcn8.tf1 import tf  # first: it prepares the import of TensorFlow
+
+from tensorflow.python.ops import op_selector
 
 
 def softmax_of(logits):
-    """The softmax of logits (float32 [n, classes]), built by the first call and found by later ones.
+    """The softmax of logits, float32 [n, classes]."""
+    return _found_or_built(logits, 'Softmax', tf.nn.softmax)
 
-    So inference adds nothing to a graph that is final.
-    """
-    for operation in logits.consumers():
-        if operation.type == 'Softmax':
+
+def _found_or_built(tensor, kind, build):
+    """What the first call builds on a tensor, later ones find: so inference adds nothing to a graph that is final."""
+    for operation in tensor.consumers():
+        if operation.type == kind:
             return operation.outputs[0]
-    return tf.nn.softmax(logits)
+    return build(tensor)
+
+
+def make_saver(variables):
+    """A tf.train.Saver of variables; its ops have the same names in every graph."""
+    return tf.train.Saver(variables, allow_empty=True, name='export')
 
 
 class Segmenter:
-    """Classifies every pixel of a picture: called with pictures, it returns their probabilities.
+    """Classifies every pixel of a picture: called with pictures, it returns their predictions.
 
     logits: float32 [n*h*w, classes], computed from input_image and keep_prob.
     keep_prob: scalar placeholder.
     input_image: placeholder of the pictures, float32 [n, h, w, 3], or the tuple of placeholders of their features.
     image_shape: (height, width) in pixels.
     classes: data.classes.Classes.
+
+    variables, saver: those that it needs, and their tf.train.Saver, of the first Segmenter in a graph, which is not
+    final yet.
     """
 
     def __init__(self, sess, logits, keep_prob, input_image, image_shape, classes):
         self.sess, self.keep_prob, self.input_image = sess, keep_prob, input_image
         self.image_shape, self.classes = tuple(image_shape), classes
         self.softmax = softmax_of(logits)
+        # Of many classes, the probabilities would take longer to fetch than to compute.
+        self._fetches = (self.softmax, self.softmax) if classes is KITTI_ROAD else (
+            _found_or_built(self.softmax, 'ArgMax', lambda softmax: tf.argmax(softmax, -1, output_type=tf.int32)),
+            _found_or_built(self.softmax, 'Sum', tf.reduce_sum))
+        if not sess.graph.finalized:
+            needed = set(op_selector.get_backward_walk_ops([self.softmax.op]))
+            with sess.graph.as_default():
+                self.variables = [variable for variable in tf.global_variables() if variable.op in needed]
+                self.saver = make_saver(self.variables)
 
     def __call__(self, pictures):
-        """The probabilities that classes.select() gives, float32 [n, height, width] or [n, height, width, classes].
+        """The predictions of data.classes.Classes: road's probability, float32 [n, height, width], or classes, uint8.
 
         pictures: uint8 [n, height, width, 3], or the tuple of their features.
 
-        Raises UserError if they are not finite.
+        Raises UserError if the probabilities are not finite.
         """
-        softmax = self.sess.run(self.softmax, {self.input_image: pictures, self.keep_prob: 1.0})
-        if not np.isfinite(softmax).all():
+        prediction, finite = self.sess.run(self._fetches, {self.input_image: pictures, self.keep_prob: 1.0})
+        if not np.isfinite(finite).all():
             raise UserError('the probabilities are nan: try a lower --learning-rate, or a lower --l2')
-        probability = self.classes.select(softmax)
-        return probability.reshape((-1,) + self.image_shape + probability.shape[1:])
+        prediction = prediction[:, 1] if self.classes is KITTI_ROAD else prediction.astype(np.uint8)
+        return prediction.reshape((-1,) + self.image_shape)
 
     def segment(self, paths):
-        """Yield (path, picture uint8 [height, width, 3], its probability) for each of the pictures."""
+        """Yield (path, picture uint8 [height, width, 3], its prediction) for each of the pictures."""
         remaining = iter(paths)
         for pictures in kitti.read_batches(paths, self.image_shape):
-            for picture, probability in zip(pictures, self(pictures)):
-                yield next(remaining), picture, probability
+            for picture, prediction in zip(pictures, self(pictures)):
+                yield next(remaining), picture, prediction

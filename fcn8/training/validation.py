@@ -44,12 +44,12 @@ class Validation:
         with progress.bar(desc='Validation', total=len(self._batches.validation_share), unit='picture',
                           leave=False) as bar:
             for inputs, labels in self._batches.validation_batches():
-                probabilities = self._segmenter(inputs)
-                scores.add(probabilities, labels)
-                for probability, path in zip(probabilities, paths):
+                predictions = self._segmenter(inputs)
+                scores.add(predictions, labels)
+                for prediction, path in zip(predictions, paths):
                     if path in self._shown:
                         picture = images.read_picture(path, self._batches.image_shape)
-                        add_overlay(os.path.basename(path), classes.paint(picture, probability))
+                        add_overlay(os.path.basename(path), classes.paint(picture, prediction))
                 bar.update(len(labels))
                 after_batch()
         return sum(distributed.gather(scores), metrics.scores_of(classes)).summary()
