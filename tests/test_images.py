@@ -1,5 +1,7 @@
 """Pictures read from disk, written to it, and worked on in threads."""
 import os
+import subprocess
+import sys
 import threading
 from unittest import mock
 
@@ -32,6 +34,22 @@ class Reading(Case):
             with self.subTest('JPEG ' + mode):
                 Image.new(mode, (48, 32), colour).save(self.path('picture.JPG'))
                 np.testing.assert_array_equal(images.read_picture(self.path('picture.JPG')), np.full((32, 48, 3), 200))
+
+    def test_other_formats_are_refused_with_the_command_that_converts_them(self):
+        exif = Image.Exif()
+        exif[images.EXIF_ORIENTATION] = 6
+        for name, settings, expected in (('a b.c.tif', {}, COLOURS), ('b.BMP', {}, COLOURS),
+                                         ('c.webp', dict(lossless=True, exif=exif), np.rot90(COLOURS, -1))):
+            path = self.path("it's here", name)
+            imageio.imwrite(self.path("it's here", 'other.png'), COLOURS)
+            Image.fromarray(COLOURS).save(path, **settings)
+            message = self.assert_user_error(images.list_pictures, os.path.dirname(path))
+            self.assertIn(path, message)
+            command = message[message.index('python -c'):].replace('python', sys.executable, 1)
+            subprocess.run(command, shell=True, check=True)
+            picture = os.path.splitext(path)[0] + '.png'
+            self.assertIn(picture, images.list_pictures(os.path.dirname(path)))
+            np.testing.assert_array_equal(images.read_picture(picture), expected)
 
     def test_is_resized_smoothly(self):
         stripes = np.zeros((32, 64, 3), np.uint8)

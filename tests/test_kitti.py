@@ -34,6 +34,27 @@ class Pairs(Case):
         self.assertEqual([kitti.category(picture) for picture, _ in pairs], ['on_road_b', 'u u', 'um', 'um'])
 
 
+    def test_a_label_may_have_the_name_of_its_picture(self):
+        folder = self.write_kitti(count=1)
+        for name in ('IMG_1.jpg', 'dirt_road_1.png', 'street.png'):
+            shutil.copy(os.path.join(folder, 'image_2', 'um_000000.png'), os.path.join(folder, 'image_2', name))
+            shutil.copy(os.path.join(folder, 'gt_image_2', 'um_road_000000.png'),
+                        os.path.join(folder, 'gt_image_2', name[:-4] + '.png'))
+        self.assertEqual([os.path.basename(label) for _, label in kitti.pair_with_labels(folder)],
+                         ['IMG_1.png', 'dirt_road_1.png', 'street.png', 'um_road_000000.png'])
+
+    def test_a_label_that_is_missing_or_of_another_format(self):
+        folder = self.write_kitti(count=1)
+        label = os.path.join(folder, 'gt_image_2', 'um_road_000000.png')
+        for name, expected in (('um_road_000000.jpg', 'um_road_000000.jpg: JPEG changes the colours of a label'),
+                               ('um_000000.tif', 'um_000000.tif: .*This makes PNGs: python -c .*gt_image_2/..tif$'),
+                               ('um_1.png', 'um_000000.png: its label um_road_000000.png or um_000000.png is missing')):
+            other = os.path.join(folder, 'gt_image_2', name)
+            os.rename(label, other)
+            self.assertRegex(self.assert_user_error(kitti.pair_with_labels, folder), expected)
+            os.rename(other, label)
+
+
 class Batches(Case):
     def test_pictures_with_their_labels_and_a_short_last_batch(self):
         get_batches_fn = kitti.Batches(self.write_kitti(count=5), SHAPE)

@@ -10,6 +10,7 @@ from fcn8.data.classes import BACKGROUND, IGNORED, ROAD
 from tests.support import Case
 
 VALUES = np.repeat(np.repeat(np.uint8([[0, 1, 2]]), 32, axis=0), 32, axis=1)  # three stripes
+SMOOTH = Image.fromarray(np.arange(96, dtype=np.uint8)[np.newaxis].repeat(32, axis=0))
 
 
 class Kitti(Case):
@@ -36,7 +37,7 @@ class Kitti(Case):
             self.assertAlmostEqual(label[..., 0].mean(), 53 / 90, delta=1 / 32)
 
 
-class OwnLabels(Case):
+class OwnLabelCase(Case):
     def read(self, image, *entries):
         """The class of each stripe in a label, None for an ignored one.
 
@@ -51,6 +52,8 @@ class OwnLabels(Case):
         self.assertEqual((label == label[:, ::32].repeat(32, axis=1)).mean(), 1)
         return [read.names[stripe.argmax()] if stripe.any() else None for stripe in label[0, ::32]]
 
+
+class OwnLabels(OwnLabelCase):
     def test_grey_values(self):
         """In grey of 8 and 16 bits, with an alpha channel, in RGB, as the colours of a palette, as black and white."""
         entries = (dict(name='ground', grey=0), dict(name='road', grey=255, colour=[0, 255, 0]),
@@ -90,3 +93,45 @@ class OwnLabels(Case):
                 self.assertIn(expected, self.assert_user_error(self.read, image, *entries))
             else:
                 self.assertEqual(self.read(image, *entries), expected)
+
+
+class Advice(OwnLabelCase):
+    """What is said about unknown colours works."""
+
+    def advice(self, image, *entries):
+        """What read() says about a label; without entries, without a file of classes."""
+        if entries:
+            return self.assert_user_error(self.read, image, *entries)
+        image.save(self.path('label.png'))
+        return self.assert_user_error(labels.read_label, self.path('label.png'))
+
+    def test_a_file_of_classes_for_labels_that_need_one(self):
+        for values, expected in (([0, 255, 0], ['background', 'road', 'background']),
+                                 ([1, 1, 0], ['road', 'road', 'background']), ([255] * 3, ['road'] * 3),
+                                 ([1, 2, 7], ['grey 1', 'grey 2', 'grey 7']),
+                                 ([(0, 0, 0), (128, 0, 0), (0, 128, 0)],
+                                  ['colour 0 0 0', 'colour 128 0 0', 'colour 0 128 0'])):
+            image = Image.fromarray(np.uint8(values)[VALUES])
+            message = self.advice(image)
+            self.assertIn('--classes FILE', message)
+            self.assertEqual(self.read(image, *json.loads(message[message.index('[{'):])), expected)
+        self.assertIn('"grey": 255', self.advice(SMOOTH))  # a mask that was saved as JPEG
+
+    def test_the_lines_that_a_file_lacks(self):
+        for entries, values in (([dict(name='a', grey=0), dict(name='b', grey=255)], [0, 1, 1]),
+                                ([dict(name='a', grey=6), dict(name='b', grey=7)], [7, 8, 33]),
+                                ([dict(name='a', colour=[128, 64, 128]), dict(name='b', colour=[70, 130, 180])],
+                                 [(128, 64, 128), (70, 70, 70), (0, 0, 142)])):
+            image = Image.fromarray(np.uint8(values)[VALUES])
+            lines = self.advice(image, *entries).partition('that also holds ')[2]
+            self.assertEqual(len(set(self.read(image, *entries, *json.loads(f'[{lines}]')))), len(set(values)))
+
+    def test_colours_that_are_nearly_right(self):
+        """Off by one, as JPEG leaves them, or blended, as editors do at edges: the nearest is named."""
+        label = np.uint8([ROAD, BACKGROUND, IGNORED])[VALUES]
+        label[3, 40:42] = (254, 0, 1)
+        expected = (r'label.png: unknown colour \(254, 0, 1\) in row 3, column 40 \(pixels of unknown colours: 2\). '
+                    r'The nearest known colour is \(255, 0, 0\), background: .*docs/guide.md')
+        self.assertRegex(self.advice(Image.fromarray(label)), expected)
+        self.assertRegex(self.advice(SMOOTH, dict(name='a', grey=0), dict(name='b', grey=1)),
+                         r'unknown colours: 3008\). The nearest known colour is \(1, 1, 1\), b: ')

@@ -154,11 +154,11 @@ class Predictions(Case):
     def test_what_is_neither_picture_nor_video_is_refused(self):
         os.mkdir(self.path('empty'))
         for name, content in (('text.txt', 'text'), ('text.mp4', 'text'), ('text.png', 'text'),
-                              ('list.m3u8', '#EXTM3U\n#EXTINF:1\nhttp://127.0.0.1:9/a.ts\n')):
+                              ('photo.webp', 'text'), ('list.m3u8', '#EXTM3U\n#EXTINF:1\nhttp://127.0.0.1:9/a.ts\n')):
             with open(self.path(name), 'w') as file:
                 file.write(content)
         for name, expected in (('nowhere', 'no such picture'), ('empty', 'no PNG or JPEG pictures'),
                                ('text.txt', 'nor a video'), ('text.mp4', 'nor a video'), ('list.m3u8', 'nor a video'),
-                               ('text.png', 'cannot be read as a picture')):
+                               ('photo.webp', 'photo.webp: .* python -c'), ('text.png', 'cannot be read as a picture')):
             with self.subTest(name):
                 self.refused(expected, self.path(name))

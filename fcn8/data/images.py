@@ -5,6 +5,7 @@ import contextlib
 import glob
 import os
 import re
+import shlex
 import stat
 import warnings
 
@@ -20,6 +21,9 @@ EXIF_ORIENTATION = 0x0112
 MIN_SIDE = 32  # pixels: one of the network's last layer
 CHECKED = 300  # pictures of a folder, at most, that are read before the first step: all of KITTI's
 PNG_END, JPEG_END = b'\0\0\0\0IEND\xaeB`\x82', b'\xff\xd9'
+# To PNG, upright. Python, since not everybody has ImageMagick
+CONVERT = ('python -c "import sys; from PIL import Image, ImageOps; [ImageOps.exif_transpose(Image.open(path)).save('
+           "path.rpartition('.')[0] + '.png') for path in sys.argv[1:]]\"")
 THREADS = min(os.cpu_count() or 1, 8)  # that read and write pictures while the network computes
 
 # Pillow warns of a picture with more pixels than it considers safe; here it is refused.
@@ -29,9 +33,11 @@ warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 def list_pictures(folder):
     """The paths of the PNG and JPEG pictures in a folder, sorted.
 
-    Raises UserError if there are none, and if two differ in their extension only.
+    Raises UserError if there are none, if there is one in another format, and if two differ in their extension only.
     """
     paths = list_files(folder, r'\.(png|jpe?g)$')
+    converted = set(map(stem, paths))
+    refuse_other_formats([path for path in list_files(folder, '') if stem(path) not in converted])
     if not paths:
         raise UserError(f'{folder}: no ' + (
             'PNG or JPEG pictures. Add some, or name another folder' if os.path.isdir(folder) else
@@ -42,6 +48,15 @@ def list_pictures(folder):
         if other != path:
             raise UserError(f'{other} and {path}: two pictures with one name; remove one')
     return paths
+
+
+def refuse_other_formats(paths):
+    """Raise UserError, with the command that converts them, if there are TIFF, BMP or WebP pictures among the paths."""
+    for path in paths:
+        name, extension = os.path.splitext(path)
+        if re.fullmatch(r'\.(tiff?|bmp|webp)', extension, re.IGNORECASE):
+            pattern = os.path.join(shlex.quote(os.path.dirname(path) or '.'), '*' + extension)
+            raise UserError(f'{path}: pictures and labels are PNG or JPEG. This makes PNGs: {CONVERT} {pattern}')
 
 
 def list_files(folder, pattern):

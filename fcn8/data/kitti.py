@@ -1,6 +1,7 @@
 """The KITTI road set, and other folders in its layout: pictures paired with labels, in batches.
 
-A folder has image_2/um_000003.png, whose label is gt_image_2/um_road_000003.png; `um` is the picture's category.
+A folder has image_2/um_000003.png, whose label is gt_image_2/um_road_000003.png, or um_000003.png there; `um` is the
+picture's category.
 """
 import functools
 import os
@@ -34,20 +35,27 @@ def pair_with_labels(data_folder):
     Raises UserError if a label is missing, if a pair differs in size, and if one of them is cut off.
     """
     label_folder = os.path.join(data_folder, 'gt_image_2')
-    label_of = {'_'.join(stem(path).rsplit('_road_', 1)): path
-                for path in images.list_files(label_folder, r'_road_.*\.png$')}
+    labels = images.list_files(label_folder, r'\.png$')
+    label_of = {'_'.join(stem(path).rsplit('_road_', 1)): path for path in labels}
+    label_of.update((stem(path), path) for path in labels)
     pairs = []
     for picture in list_pictures(data_folder):
         label = label_of.get(stem(picture))
         if label is None:
-            name, underscore, number = stem(picture).rpartition('_')
-            if not underscore:
-                raise UserError(f'{picture}: its name must have the form um_000003, with the label um_road_000003.png')
-            raise UserError(f'{picture}: its label {name}_road_{number}.png is missing in {label_folder}. Add it, or '
-                            'remove this picture')
+            raise _missing_label(picture, label_folder)
         pairs.append((picture, label))
     images.run_all(_compare_sizes, pairs, 'Check sizes')
     return pairs
+
+
+def _missing_label(picture, label_folder):
+    names = [stem(picture)] + ['_road_'.join(stem(picture).rsplit('_', 1))] * ('_' in stem(picture))
+    for path in [path for path in images.list_files(label_folder, r'\.(jpe?g|tiff?|bmp|webp)$') if stem(path) in names]:
+        images.refuse_other_formats([path])
+        return UserError(f'{path}: JPEG changes the colours of a label. Export it as PNG, or see "Colours that are '
+                         'nearly right" in docs/guide.md')
+    return UserError('{}: its label {} is missing in {}. Add it, or remove this picture'.format(
+        picture, ' or '.join(name + '.png' for name in reversed(names)), label_folder))
 
 
 def _compare_sizes(pair):

@@ -1,10 +1,15 @@
 """Labels: pictures whose colours or grey values are classes, read and checked."""
+import itertools
+import json
+
 import numpy as np
 from PIL import Image
 
 from fcn8.data import images
 from fcn8.data.classes import KITTI_ROAD, is_colour
 from fcn8.errors import UserError
+
+MANY = 20  # colours of one label: where more are unknown, they come from smoothing or JPEG rather than from classes
 
 
 def read_label(path, image_shape=None, classes=KITTI_ROAD):
@@ -22,7 +27,7 @@ def read_label(path, image_shape=None, classes=KITTI_ROAD):
         if found and {colour for _, colour in found} <= set(known):
             break
     else:
-        raise _unknown_colours(path, np.asarray(readings[0][0]), classes)
+        raise _unknown_colours(path, readings, classes)
     if image_shape:
         image = image.resize(image_shape[::-1], Image.NEAREST)  # a blend of two colours would be a third
     return classes.one_hot(np.asarray(image))
@@ -44,10 +49,47 @@ def _readings(path, image, classes):
     return readings
 
 
-def _unknown_colours(path, label, classes):
-    known = np.logical_or.reduce([is_colour(label, colour) for colour in classes.colours])
-    row, column = np.argwhere(~known)[0]
-    return UserError('{}: unknown colour {} in row {}, column {} (pixels of unknown colours: {}). A label has the '
-                     'colours {}. Correct it, or train with --classes that name its colours'.format(
-                         path, tuple(label[row, column].tolist()), row, column, np.count_nonzero(~known),
-                         ', '.join(f'{name} {colour}' for colour, name in classes.colours.items())))
+def _unknown_colours(path, readings, classes):
+    """The UserError for a label, about that of its readings in which the fewest pixels are unknown."""
+    image, known = min(readings, key=lambda reading: sum(_count(*reading).values()))
+    unknown = _count(image, known)
+    colour = next(iter(unknown))
+    row, column = np.argwhere(is_colour(np.asarray(image), colour))[0]
+    advice = _advice(list(_count(image)), list(unknown), classes)
+    return UserError(f'{path}: unknown colour {colour} in row {row}, column {column} (pixels of unknown colours: '
+                     f'{sum(unknown.values())}). {advice}')
+
+
+def _count(image, known=()):
+    """{colour: number of pixels} of an image in RGB, without the known colours; the most frequent first."""
+    colours = sorted(image.getcolors(image.width * image.height), reverse=True)
+    return {colour: count for count, colour in colours if colour not in known}
+
+
+def _advice(colours, unknown, classes):
+    """What to do about the unknown ones among the colours of a label."""
+    without_file = classes is KITTI_ROAD
+    values = {value for colour in colours for value in colour}
+    is_grey = all(len(set(colour)) == 1 for colour in colours)
+    if without_file and is_grey and (values <= {0, 1} or values <= {0, 255} or len(values) > MANY):
+        mask = [dict(name='background', grey=0), dict(name='road', grey=1 if values <= {0, 1} else 255)]
+        return f'It is a mask: train with --classes FILE, a file that holds {json.dumps(mask)}'
+    nearest = min(classes.colours, key=lambda known: _distance(known, unknown[0]))
+    between = min(_distance(*pair) for pair in itertools.combinations(classes.colours, 2))
+    nearly = 4 * _distance(nearest, unknown[0]) <= between and values != {0, 1} and not (without_file and is_grey)
+    if len(unknown) > MANY or nearly:
+        return (f'The nearest known colour is {nearest}, {classes.colours[nearest]}: smoothing and JPEG leave such '
+                'colours. Export labels as PNG without smoothing, or see "Colours that are nearly right" in '
+                'docs/guide.md')
+    entries = json.dumps([dict(name=f'grey {colour[0]}', grey=colour[0]) if is_grey else
+                          dict(name='colour {} {} {}'.format(*colour), colour=colour)
+                          for colour in sorted(colours if without_file else unknown)])
+    if without_file:
+        known = ', '.join(f'{name} {colour}' for colour, name in classes.colours.items())
+        return (f'Without --classes a label has the colours {known}. Correct it, or train with --classes FILE, a file '
+                f'that holds, with names of your choice, {entries}')
+    return f'Correct it, or train with a --classes FILE that also holds {entries[1:-1]}'
+
+
+def _distance(colour, other):
+    return max(abs(one - another) for one, another in zip(colour, other))

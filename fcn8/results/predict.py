@@ -32,6 +32,7 @@ def predict(path, run, save_masks=False):
     is_folder, is_picture = os.path.isdir(path), re.search(r'\.(png|jpe?g)$', path, re.IGNORECASE)
     if not (is_folder or os.path.isfile(path)):
         raise UserError(f'{path}: no such picture, folder or video')
+    images.refuse_other_formats([path])
     name = os.path.basename(os.path.abspath(path))
     with saved_model.load(run) as model, scratch_folder(run) as scratch:
         overlays, masks = os.path.join(scratch, 'predicted'), os.path.join(scratch, 'masks') if save_masks else None
