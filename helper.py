@@ -40,7 +40,7 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=Settings.ca
     augment: whether each epoch has another variant of each picture, made by data.augmentation.
     classes: path of a JSON file for data.classes.read_classes(); without it background and road.
 
-    If horovodrun has started several processes, each gets its own share of the pictures.
+    If several processes train together, each gets its own share of the pictures.
 
     Returns get_batches_fn, a data.kitti.Batches: get_batches_fn(batch_size) is an iterator over one epoch in a new
     order: (images, labels), images uint8 [n, height, width, 3], labels bool [n, height, width, classes], one-hot, as

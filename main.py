@@ -7,7 +7,7 @@ https://arxiv.org/abs/1605.06211. From top to bottom: the network, its training,
 from fcn8 import command_line
 
 if __name__ == '__main__':
-    OPTIONS = command_line.parse(check_files=True)  # before TensorFlow is loaded, which takes seconds
+    OPTIONS = command_line.begin()  # before TensorFlow is loaded, which takes seconds
 
 import dataclasses
 
@@ -149,7 +149,7 @@ def train_decoder(settings, get_batches_fn, callback):
     """
     # In a graph of its own: in that of VGG-16, TensorFlow's graph optimiser finds ways to ask for the picture although
     # the layers are fed.
-    with tf.Graph().as_default() as graph, tf.Session() as sess:
+    with tf.Graph().as_default() as graph, distributed.session() as sess:
         tf.set_random_seed(settings.seed)
         vgg_layers = tuple(tf.placeholder(tf.float32, (None,) + rows.shape[1:]) for rows in get_batches_fn.features)
         num_classes = len(get_batches_fn.classes)
@@ -204,7 +204,7 @@ def run(settings=PUBLISHED):
     precision = device.choose_precision(settings.amp, settings.image_shape)
     with RunFolder(settings, get_batches_fn, precision) as run_folder:
         decoder, callback = prepare_decoder(settings, get_batches_fn, run_folder, precision)
-        with tf.Graph().as_default(), tf.Session(config=device.session_config(precision)) as sess:
+        with tf.Graph().as_default(), distributed.session(device.session_config(precision)) as sess:
             tf.set_random_seed(settings.seed)
             input_image, keep_prob, layer3_out, layer4_out, layer7_out = load_vgg(
                 sess, settings.vgg_path, settings.image_shape)

@@ -5,7 +5,10 @@ settings       every option of a training, once
 errors         errors in one line, stops between steps
 files          files that are whole or not there at all, locks
 launcher       which of several processes this one is
+processes      starts several processes and watches them
+lifeline       notices that another process has ended
 distributed    what several processes do together
+collectives    TensorFlow's own way to do that
 progress       bars
 tf1            TensorFlow's 1.x interface in TensorFlow 1.15 and 2
 device         GPU or CPU, precision

@@ -14,7 +14,8 @@ VERSION = '1.0'
 DEMO_SETTINGS = dict(epochs=10, batch_size=1)
 
 # Options that take all settings from a run, and the other options that each of them may have
-MODES = {'resume': {'epochs', 'data_dir', 'classes'}, 'predict': {'model', 'save_masks'}, 'evaluate': {'model'}}
+MODES = {'resume': {'epochs', 'data_dir', 'classes', 'processes'}, 'predict': {'model', 'save_masks'},
+         'evaluate': {'model'}}
 
 
 def _make_parser():
@@ -24,6 +25,9 @@ def _make_parser():
     parser.add_argument('--version', action='version', version='FCN-8 road segmentation ' + VERSION)
     parser.add_argument('--debug', action='store_true', help='show where in the program an error has occurred')
     groups = {name: parser.add_argument_group(name) for name in ('data', 'training', 'results')}
+    groups['training'].add_argument(
+        '--processes', metavar='N', type=_parser_of(settings.COUNT),
+        help='train in N processes on this machine, each on one GPU, if there are any (default: 1)')
     groups['data'].add_argument(
         '--demo', action='store_true',
         help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no GPU; defaults to '
@@ -59,14 +63,23 @@ def _parser_of(kind):
     return parse
 
 
+def begin():
+    """parse() for the program: looks for the files, and with --processes has others do the work, and ends with them."""
+    options = parse(check_files=True)
+    if options.processes > 1 and launcher.SIZE == 1:
+        from fcn8 import processes
+        processes.run(options.processes)
+    return options
+
+
 def parse(arguments=None, check_files=False):
     """The command line as an argparse.Namespace; mistakes end the program in one line and exit status 2.
 
     arguments: list of texts, by default sys.argv[1:].
     check_files: whether to look for files that are named.
 
-    The Namespace has: settings, the Settings of a training, None where a model is used; debug, demo, save_masks,
-    flags; predict, evaluate, model, texts or None.
+    The Namespace has: settings, the Settings of a training, None where a model is used; processes, their number;
+    debug, demo, save_masks, flags; predict, evaluate, model, texts or None.
     """
     parser = _make_parser()
     given = vars(parser.parse_args(arguments))
@@ -76,14 +89,16 @@ def parse(arguments=None, check_files=False):
             for name in sorted(names - others - {mode, 'debug'}):
                 parser.error(f'--{mode} cannot be combined with {option_name(name)}: all settings are those of the run')
     if launcher.SIZE > 1 and {'predict', 'evaluate'} & names:
-        parser.error('--predict and --evaluate are for one process: start it without horovodrun')
+        parser.error('--predict and --evaluate are for one process: start it without horovodrun and TF_CONFIG')
+    if given.get('processes', 1) not in (1, launcher.SIZE) and launcher.SIZE > 1:
+        parser.error(f'--processes: {launcher.SIZE} have been started already')
     if 'save_masks' in names and 'predict' not in names:
         parser.error('--save-masks goes with --predict PATH')
     if ('model' in names) != bool({'predict', 'evaluate'} & names):
         parser.error('--predict PATH and --evaluate FOLDER need --model RUN, and --model needs one of them')
     options = argparse.Namespace(settings=None, **{name: given.pop(name, default) for name, default in (
-        ('debug', False), ('demo', False), ('save_masks', False), ('predict', None), ('evaluate', None),
-        ('model', None))})
+        ('debug', False), ('demo', False), ('processes', 1), ('save_masks', False), ('predict', None),
+        ('evaluate', None), ('model', None))})
     try:
         if options.model is not None:
             options.model = _folder_of_run(options.model)

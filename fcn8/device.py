@@ -25,6 +25,9 @@ def choose_precision(amp, image_shape):
     if gpu or not cpu_has_bfloat16() or tf.__version__.startswith('1.'):
         print('--amp has no effect: it needs a GPU with tensor cores, or a CPU with bfloat16 and TensorFlow 2')
         return 'float32'
+    if launcher.SIZE > 1:  # in sessions of TensorFlow's servers it has no kernels for it
+        print('--amp has no effect: on a CPU it is for one process')
+        return 'float32'
     if min(image_shape) < MIN_SIZE_FOR_BFLOAT16:
         print(f'--amp has no effect: on a CPU it needs an --image-shape of at least {MIN_SIZE_FOR_BFLOAT16} pixels in '
               'height and width')

@@ -1,8 +1,9 @@
-"""Several processes that train one network together: Horovod.
+"""Several processes that train one network together.
 
-`horovodrun -np N python main.py` starts N processes. They take the same steps, each on its own share of the pictures,
-with the gradients averaged: N batches of n pictures act like one of N * n. The chief, the process of rank 0, alone
-writes and prints. With one process each function here does the obvious thing.
+They take the same steps, each on its own share of the pictures, with the gradients averaged: N batches of n pictures
+act like one of N * n. The chief, the process of rank 0, alone writes and prints. TensorFlow's collectives connect the
+processes where `python main.py --processes N` or a TF_CONFIG has started them, and Horovod where horovodrun has. With
+one process each function here does the obvious thing.
 
 Sergeev and Del Balso 2018, https://arxiv.org/abs/1802.05799.
 """
@@ -12,10 +13,12 @@ import shlex
 import sys
 
 from fcn8 import launcher
+from fcn8.collectives import Collectives
 from fcn8.errors import UserError, reason
 from fcn8.tf1 import tf
 
-_hvd = None  # the module horovod.tensorflow, once together() has started it
+_engine = None  # Collectives or _Horovod, once together() has started it
+_folder = None  # of the run, once it has one
 
 
 def rank():
@@ -35,43 +38,40 @@ def is_chief():
 
 def is_first_on_machine():
     """Whether no other process on this machine has a lower rank."""
-    return not _hvd or _hvd.local_rank() == 0
+    return launcher.LOCAL_RANK == 0
 
 
 def resume_command(folder):
     """The command that resumes the run in this folder, with as many processes."""
-    return ('' if size() == 1 else f'horovodrun -np {size()} ') + f'python main.py --resume {shlex.quote(folder)}'
+    # Of several machines, each process has a TF_CONFIG of its own.
+    processes = f' --processes {size()}' if size() > 1 and len({host for host, _ in launcher.WORKERS}) < 2 else ''
+    return f'python main.py{processes} --resume {shlex.quote(folder)}'
+
+
+def session(config=None):
+    """A tf.Session for a graph that has been, or will be, built with the functions below."""
+    return _engine.session(config) if _engine else tf.Session(config=config)
 
 
 def gather(value):
     """The values of all processes, by rank. All processes must call it equally often."""
-    if not _hvd:
-        return [value]
-    with tf.Graph().as_default(), tf.Session() as sess:
-        return _hvd.allgather_object(value, session=sess, name='gather')
+    return _engine.gather(value) if _engine else [value]
 
 
 def mean(tensor):
     """A tensor's mean over the processes, through which no gradient flows if there are several."""
-    return _hvd.allreduce(tf.stop_gradient(tensor), op=_hvd.Average) if _hvd else tensor
+    return _engine.mean(tf.stop_gradient(tensor)) if _engine else tensor
 
 
 def average_gradients(optimizer):
     """A tf.train.Optimizer that averages the gradients over the processes."""
-    return _hvd.DistributedOptimizer(optimizer) if _hvd else optimizer
+    return _engine.average_gradients(optimizer) if _engine else optimizer
 
 
 def broadcast_variables(sess):
     """Give all variables of the default graph, which are initialised, the chief's values."""
-    if _hvd:
-        sess.run(_hvd.broadcast_variables(tf.global_variables(), root_rank=0))
-
-
-def is_lost(error):
-    """Whether an exception means that another process has ended."""
-    # The operation that has failed, not the message: that also names the operations that wait for it.
-    return bool(_hvd and isinstance(error, tf.errors.OpError) and error.op is not None and
-                error.op.type.startswith('Horovod'))
+    if _engine:
+        _engine.broadcast_variables(sess)
 
 
 def compare(found):
@@ -84,37 +84,72 @@ def compare(found):
                                 'process 0. Use the same in both')
 
 
+def remember(folder):
+    """Note the folder to resume, for the line with which this process ends if another one has ended."""
+    global _folder
+    _folder = folder
+
+
+def _describe_loss(lost=None):
+    process = 'another process' if lost is None else 'process {} ({}:{})'.format(lost, *launcher.WORKERS[lost])
+    advice = f'; to go on: {resume_command(_folder)}' if _folder else ''
+    return f'{process} of the run has ended, and so does this one{advice}'
+
+
 @contextlib.contextmanager
 def together():
     """Work with the other processes of this run, if there are any: only the chief prints.
 
-    Raises UserError if Horovod cannot be used, and when another process has ended.
+    Raises UserError if they cannot be connected, and when another process has ended.
     """
     if size() == 1:
         yield
         return
-    _start()
+    global _engine
+    _engine = Collectives(_describe_loss) if launcher.WORKERS else _Horovod()
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(sys.stdout if is_chief() else nowhere):
         print(f'{size()} processes train together')
         try:
             yield
-        except tf.errors.OpError as error:
-            if not is_lost(error):
-                raise
-            raise UserError('another process of the run has ended: see its message') from error
+        except Exception as error:
+            if _engine.is_lost(error):
+                raise UserError(_describe_loss()) from error
+            raise
+        _engine.leave()
 
 
-def _start():
-    global _hvd
-    try:
-        if not tf.__version__.startswith('1.'):
-            raise RuntimeError(f'it needs TensorFlow 1.15 on Python 3.7, and this is {tf.__version__}')
-        import horovod.tensorflow as hvd
-        hvd.init()
-        if hvd.size() != size():
-            raise RuntimeError('it was built without support for what started these processes: use horovodrun')
-    except Exception as error:  # Horovod may be missing, or compiled for another TensorFlow or another launcher
-        raise UserError(f'this is process {rank()} of {size()}, and Horovod cannot be used: {reason(error)}. Install '
-                        'requirements-distributed.txt as docs/many_gpus.md says, or start one process without '
-                        'horovodrun') from error
-    _hvd = hvd
+class _Horovod:
+    def __init__(self):
+        try:
+            if not tf.__version__.startswith('1.'):
+                raise RuntimeError(f'it needs TensorFlow 1.15 on Python 3.7, and this is {tf.__version__}')
+            import horovod.tensorflow as hvd
+            hvd.init()
+            if hvd.size() != size():
+                raise RuntimeError('it was built without support for what started these processes: use horovodrun')
+        except Exception as error:  # Horovod may be missing, or compiled for another TensorFlow or another launcher
+            raise UserError(f'this is process {rank()} of {size()}, and Horovod cannot be used: {reason(error)}. '
+                            'Install requirements-distributed.txt as docs/many_gpus.md says, or start one process '
+                            'without horovodrun') from error
+        self._hvd, self.average_gradients = hvd, hvd.DistributedOptimizer
+
+    def session(self, config):
+        return tf.Session(config=config)
+
+    def gather(self, value):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            return self._hvd.allgather_object(value, session=sess, name='gather')
+
+    def mean(self, tensor):
+        return self._hvd.allreduce(tensor, op=self._hvd.Average)
+
+    def broadcast_variables(self, sess):
+        sess.run(self._hvd.broadcast_variables(tf.global_variables(), root_rank=0))
+
+    def is_lost(self, error):
+        """Whether an exception means that another process has ended."""
+        # The operation that has failed, not the message: that also names the operations that wait for it.
+        return isinstance(error, tf.errors.OpError) and error.op is not None and error.op.type.startswith('Horovod')
+
+    def leave(self):
+        """Nothing: the others may end before the chief."""

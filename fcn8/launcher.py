@@ -1,31 +1,58 @@
-"""Which of the processes that horovodrun has started this one is, and the GPU that it gets.
+"""Which of several processes this one is, and the GPU that it gets, as told by the environment.
 
 To be imported before TensorFlow, which looks for GPUs when it is loaded.
 """
 import glob
+import json
 import os
 import shutil
+import sys
 
 DRIVERS_GPUS = '/proc/driver/nvidia/gpus/*'
-LAUNCHERS = ('HOROVOD_', 'OMPI_COMM_WORLD_')  # prefixes of the variables that horovodrun, or its mpirun, sets
+HOROVOD = ('HOROVOD_', 'OMPI_COMM_WORLD_')  # prefixes of the variables that horovodrun, or its mpirun, sets
+EXAMPLE = '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
 
 
 def prepare(environment):
-    """Give this process one of the machine's GPUs; returns its rank and the number of processes.
+    """Give this process one of the machine's GPUs.
 
     environment: os.environ, or a dict like it.
+
+    Returns its rank, the number of processes, its rank among those of this machine, and the addresses of all,
+    (host, port), where a TF_CONFIG has them. Raises ValueError if the TF_CONFIG makes no sense.
     """
-    for launcher in LAUNCHERS:
-        texts = (environment.get(launcher + name, '') for name in ('RANK', 'SIZE', 'LOCAL_RANK'))
+    rank, size, local_rank, workers = _read_horovod(environment) or _read_tf_config(environment) or (0, 1, 0, [])
+    if size > 1:
+        gpus = environment.get('CUDA_VISIBLE_DEVICES')
+        if gpus is None:
+            environment['CUDA_VISIBLE_DEVICES'] = str(local_rank)
+        elif ',' in gpus:  # otherwise there is none, or one that has been chosen for this process
+            environment['CUDA_VISIBLE_DEVICES'] = ','.join(gpus.split(',')[local_rank:local_rank + 1])
+    return rank, size, local_rank, workers
+
+
+def _read_horovod(environment):
+    for prefix in HOROVOD:
+        texts = (environment.get(prefix + name, '') for name in ('RANK', 'SIZE', 'LOCAL_RANK'))
         rank, size, local_rank = (int(text) if text.isdigit() else 0 for text in texts)
         if size > 1:
-            gpus = environment.get('CUDA_VISIBLE_DEVICES')
-            if gpus is None:
-                environment['CUDA_VISIBLE_DEVICES'] = str(local_rank)
-            elif ',' in gpus:  # otherwise there is none, or one that has been chosen for this process
-                environment['CUDA_VISIBLE_DEVICES'] = ','.join(gpus.split(',')[local_rank:local_rank + 1])
-            return rank, size
-    return 0, 1
+            return rank, size, local_rank, []
+    return None
+
+
+def _read_tf_config(environment):
+    try:
+        config = json.loads(environment.get('TF_CONFIG') or '{}')
+        if not config.get('cluster'):
+            return None
+        (kind, addresses), task = *config['cluster'].items(), config['task']
+        workers = [(host, int(port)) for host, _, port in (address.rpartition(':') for address in addresses)]
+        rank = int(task['index'])
+        if (kind, task['type']) != ('worker', 'worker') or not 0 <= rank < len(workers) or not all(map(all, workers)):
+            raise ValueError
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError(f'TF_CONFIG is not of the form {EXAMPLE}, with the index of this process') from None
+    return rank, len(workers), [host for host, _ in workers[:rank]].count(workers[rank][0]), workers
 
 
 def use_first_gpu(environment):
@@ -43,4 +70,9 @@ def use_first_gpu(environment):
     return len(chosen) if gpus and chosen[0] not in ('', '-1') else 0
 
 
-RANK, SIZE = prepare(os.environ)
+PARENT = int(os.environ.get('FCN8_LAUNCHER', 0))  # of --processes, or 0
+try:
+    RANK, SIZE, LOCAL_RANK, WORKERS = prepare(os.environ)
+except ValueError as error:
+    sys.stderr.write(f'error: {error}\n')
+    sys.exit(2)

@@ -35,7 +35,8 @@ for line in sys.stdin.buffer:
 @contextlib.contextmanager
 def _without_native_chatter():
     """Filter the chatter out of what the C++ side writes to stderr in the meantime."""
-    if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1') == '0':
+    # With several processes TensorFlow warns of each session that is closed.
+    if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1' if launcher.SIZE == 1 else '2') == '0':
         yield
         return
     # In a process of its own, so that the last lines before an abort get through; no Ctrl-C reaches its session.

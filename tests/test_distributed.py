@@ -1,9 +1,12 @@
-"""Several processes that train together. Some tests start some, with Horovod; without it they are skipped."""
+"""Several processes that train together. Some tests start some; in TensorFlow 1.15 with Horovod, if it is there."""
+import glob
 import os
 import re
+import signal
 import subprocess
 import sys
 import unittest
+import uuid
 from unittest import mock
 
 from fcn8.tf1 import tf
@@ -18,16 +21,16 @@ from fcn8.data.classes import IGNORED
 from fcn8.errors import UserError
 from fcn8.settings import Settings
 from fcn8.training.run_folder import RunFolder
-from tests.support import LABEL, ROOT, SHAPE, Case, RunCase
+from tests.support import LABEL, ROOT, SHAPE, Case, RunCase, read
 
 try:
     import horovod.tensorflow
-    import psutil  # comes with it
 except ImportError:
     horovod = None
 
 STEPS = dict(epochs=2, keep_prob=1., image_shape=SHAPE)
 PROGRAM = os.path.join(ROOT, 'main.py')
+LOST = r'(another process|process {} \(127\.0\.0\.1:\d+\)) of the run has ended, and so does this one'
 
 
 def train_and_keep_weights(settings):
@@ -100,22 +103,25 @@ class FewTestPictures(RunCase):
                 self.assertEqual(len(os.listdir(os.path.join(settings.testing_folder, 'image_2'))), 2)
 
 
-@unittest.skipUnless(horovod, 'Horovod is not installed')
+@unittest.skipUnless(horovod or not tf.__version__.startswith('1.'), 'Horovod is not installed')
 class Together(RunCase):
     def start(self, processes, *command):
-        horovodrun = subprocess.Popen(
-            [sys.executable, '-m', 'horovod.runner.launch', '-np', str(processes), sys.executable] + list(command),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ, PYTHONPATH=ROOT))
-        self.addCleanup(horovodrun.stdout.close)
-        self.addCleanup(horovodrun.terminate)
-        return horovodrun
+        """What `python main.py --processes N` does, for any command of python."""
+        self.mark = f'FCN8_TEST={uuid.uuid4()}'
+        start = f'import sys; from fcn8 import processes; del sys.argv[0]; processes.run({processes})'
+        program = subprocess.Popen([sys.executable, '-c', start] + list(command), stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True,
+                                   env=dict(os.environ, PYTHONPATH=ROOT, **dict([self.mark.split('=')])))
+        self.addCleanup(program.stdout.close)
+        self.addCleanup(program.terminate)
+        return program
 
     def train(self, processes, **settings):
         """The folder of the run, and the weights of each process after the training."""
         code = f'import tests.test_distributed as t; t.train_and_keep_weights({settings!r})'
-        horovodrun = self.start(processes, '-c', code)
-        output = horovodrun.communicate()[0]
-        self.assertEqual(horovodrun.returncode, 0, output)
+        program = self.start(processes, '-c', code)
+        output = program.communicate()[0]
+        self.assertEqual(program.returncode, 0, output)
         self.assertEqual(len(re.findall('Epoch 2/2: cross', output)), 1)  # of the chief alone
         weights = [dict(np.load(f'weights-{rank}.npz')) for rank in range(processes)]
         return re.search(r'Folder (\S+)\.', output).group(1), weights
@@ -143,32 +149,41 @@ class Together(RunCase):
                     for name, score in entry.get('validation', {}).items():
                         np.testing.assert_allclose(score, others['validation'][name], atol=1e-2)
 
-    def processes(self, horovodrun):
-        """{rank: psutil.Process} of those that horovodrun has started."""
-        started = [process for process in psutil.Process(horovodrun.pid).children(recursive=True)
-                   if any(part.endswith('main.py') for part in process.cmdline()) and 'sh' not in process.name()]
-        return {int(process.environ()['HOROVOD_RANK']): process for process in started}
+    def processes(self):
+        """{rank: process id} of those that start() has started, without the launcher."""
+        found = {}
+        for path in glob.glob('/proc/[0-9]*/environ'):
+            try:
+                environment = read(path).decode().split('\0')
+                command = read(os.path.join(os.path.dirname(path), 'cmdline')).decode().split('\0')
+            except OSError:  # another user's, or it has just ended
+                continue
+            if self.mark in environment:
+                rank, size, *_ = launcher.prepare(dict(line.split('=', 1) for line in environment if '=' in line))
+                if size > 1 and 'python' in command[0] and any(part.endswith('main.py') for part in command):
+                    found[rank] = int(path.split('/')[2])
+        return found
 
     def test_a_killed_process_ends_all_and_any_number_can_resume(self):
         self.write_kitti('data/data_road/training', count=8)
         unbroken = self.history(main.run(Settings(runs_dir='unbroken', epochs=60, batch_size=2, keep_prob=1.,
                                                   image_shape=SHAPE)))
         arguments = ['--epochs', '60', '--batch-size', '1', '--keep-prob', '1', '--image-shape'] + list(map(str, SHAPE))
-        for killed, other in ((1, 0), (0, 1)):
+        for killed in (1, 0):
             with self.subTest(killed=killed):
-                horovodrun, output, processes = self.start(2, PROGRAM, *arguments), '', {}
-                for line in horovodrun.stdout:
-                    output += line
-                    if 'Epoch 5/' in line and not processes:
-                        processes = self.processes(horovodrun)
+                program, output = self.start(2, PROGRAM, *arguments), ''
+                for line in program.stdout:
+                    if 'Epoch 5/' in line and 'Epoch 5/' not in output:
+                        processes = self.processes()
                         self.assertEqual(sorted(processes), [0, 1])
-                        processes[killed].kill()
-                self.assertNotEqual(horovodrun.wait(), 0)
+                        os.kill(processes[killed], signal.SIGKILL)
+                    output += line
+                self.assertNotEqual(program.wait(), 0)
                 folder = os.path.join('runs', os.readlink('runs/latest'))
                 # The second where horovodrun is faster than the lost connection.
-                self.assertRegex(output, fr'\[{other}\]<stderr>:(error: another process of the run has ended|stopped)'
-                                         fr'.*to go on: horovodrun -np 2 python main.py --resume {folder}')
-                self.assertFalse(any(process.is_running() for process in processes.values()))
+                self.assertRegex(output, f'(error: {LOST.format(killed)}|stopped).*to go on: python main.py '
+                                         f'--processes 2 --resume {folder}')
+                self.assertFalse(self.processes())
         self.resume(2, folder, stop=1)
         for entry, others in list(zip(self.history(folder), unbroken))[:9]:  # later rounding errors have grown
             np.testing.assert_allclose(entry['cross_entropy'], others['cross_entropy'], atol=3e-4)
@@ -178,30 +193,32 @@ class Together(RunCase):
 
     def resume(self, number, folder, *options, stop=None):
         """Resume with so many processes; the one of rank `stop` is asked to stop, which only the chief heeds."""
-        horovodrun, output = self.start(number, PROGRAM, '--resume', folder, *options), ''
-        for line in horovodrun.stdout:
+        program, output = self.start(number, PROGRAM, '--resume', folder, *options), ''
+        for line in program.stdout:
             output += line
             if stop and 'Epoch 20/' in line:
-                self.processes(horovodrun)[stop].terminate()
+                os.kill(self.processes()[stop], signal.SIGTERM)
                 stop = None
-        self.assertEqual(horovodrun.wait(), 0, output)
+        self.assertEqual(program.wait(), 0, output)
         self.assertIn('Going on in epoch', output)
         self.assertIn('Page: ', output)
 
     def test_a_stop_says_how_to_resume(self):
-        horovodrun, output = self.start(2, PROGRAM, '--epochs', '2000', '--image-shape', *map(str, SHAPE)), ''
-        for line in horovodrun.stdout:
+        program, output = self.start(2, PROGRAM, '--epochs', '2000', '--image-shape', *map(str, SHAPE)), ''
+        for line in program.stdout:
             if 'Epoch 3/' in line and 'Epoch 3/' not in output:
-                horovodrun.terminate()
+                program.terminate()
             output += line
-        self.assertNotEqual(horovodrun.wait(), 0)
-        self.assertRegex(output, r'\[0\]<stderr>:stopped .*to go on: horovodrun -np 2 python main.py --resume ')
+        self.assertNotEqual(program.wait(), 0)
+        self.assertRegex(output, '(?m)(^|:)stopped in epoch .*to go on: python main.py --processes 2 --resume ')
+        self.assertNotIn('has ended', output)
+        self.assertFalse(self.processes())
 
     def test_an_error_in_one_process_is_shown_and_ends_all(self):
         code = 'import tests.test_distributed as t; t.fail_in_the_second()'
-        horovodrun = self.start(2, '-c', code, '--epochs', '1', '--image-shape', *map(str, SHAPE))
-        output = horovodrun.communicate()[0]
-        self.assertNotEqual(horovodrun.returncode, 0)
-        self.assertRegex(output, r'\[1\]<stderr>:error: picture.png: damaged')
-        self.assertRegex(output, r'\[0\]<stderr>:(error: another process of the run has ended|stopped)')
+        program = self.start(2, '-c', code, '--epochs', '1', '--image-shape', *map(str, SHAPE))
+        output = program.communicate()[0]
+        self.assertNotEqual(program.returncode, 0)
+        self.assertRegex(output, '(?m)(^|:)error: picture.png: damaged')
+        self.assertRegex(output, f'(?m)(^|:)(error: {LOST.format(1)}|stopped)')
         self.assertNotIn('main.py", line', output)

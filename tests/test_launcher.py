@@ -1,4 +1,5 @@
 """Which of several processes this one is, and which GPU it gets, as told by the environment."""
+import json
 import shutil
 import unittest
 from unittest import mock
@@ -6,24 +7,35 @@ from unittest import mock
 from fcn8 import launcher
 from tests.support import Case, write
 
+WORKERS = ['one:2000', 'other:2000', 'one:2001', 'other:2001', 'other:2002']
+
+
+def tf_config(index, worker=WORKERS, kind='worker'):
+    return {'TF_CONFIG': json.dumps({'cluster': {kind: worker}, 'task': {'type': 'worker', 'index': index}})}
+
 
 class Prepare(unittest.TestCase):
     def test_each_process_gets_the_gpu_of_its_local_rank(self):
         for devices, expected in ((None, '2'), ('4,5,6,7', '6'), ('3', '3'), ('0,1', ''), ('', '')):
-            for prefix in ('HOROVOD_', 'OMPI_COMM_WORLD_'):
-                with self.subTest(devices=devices, prefix=prefix):
-                    environment = {prefix + 'RANK': '6', prefix + 'SIZE': '8', prefix + 'LOCAL_RANK': '2'}
-                    if devices is not None:
-                        environment['CUDA_VISIBLE_DEVICES'] = devices
-                    self.assertEqual(launcher.prepare(environment), (6, 8))
+            for started in (tf_config(4), {'HOROVOD_RANK': '4', 'HOROVOD_SIZE': '5', 'HOROVOD_LOCAL_RANK': '2'},
+                            {'OMPI_COMM_WORLD_RANK': '4', 'OMPI_COMM_WORLD_SIZE': '5',
+                             'OMPI_COMM_WORLD_LOCAL_RANK': '2'}):
+                with self.subTest(devices=devices, started=started):
+                    environment = dict(started, **({} if devices is None else {'CUDA_VISIBLE_DEVICES': devices}))
+                    self.assertEqual(launcher.prepare(environment)[:3], (4, 5, 2))
                     self.assertEqual(environment['CUDA_VISIBLE_DEVICES'], expected)
 
     def test_one_process_has_all_gpus(self):
         for environment in ({}, {'HOROVOD_RANK': '0', 'HOROVOD_SIZE': '1', 'HOROVOD_LOCAL_RANK': '0'},
-                            {'HOROVOD_RANK': '0', 'HOROVOD_SIZE': ''}, {'HOROVOD_RANK': '0', 'HOROVOD_SIZE': 'two'}):
+                            {'HOROVOD_RANK': '0', 'HOROVOD_SIZE': ''}, {'HOROVOD_RANK': '0', 'HOROVOD_SIZE': 'two'},
+                            {'TF_CONFIG': ''}, {'TF_CONFIG': '{"cluster": {}}'}, tf_config(0, WORKERS[:1])):
             with self.subTest(environment):
-                self.assertEqual(launcher.prepare(environment), (0, 1))
+                self.assertEqual(launcher.prepare(environment)[:3], (0, 1, 0))
                 self.assertNotIn('CUDA_VISIBLE_DEVICES', environment)
+
+    def test_addresses(self):
+        self.assertEqual(launcher.prepare(tf_config(1))[3], [
+            ('one', 2000), ('other', 2000), ('one', 2001), ('other', 2001), ('other', 2002)])
 
 
 class UseFirstGpu(Case):
@@ -46,3 +58,14 @@ class UseFirstGpu(Case):
         with mock.patch.object(launcher, 'DRIVERS_GPUS', self.path('none', '*')), \
                 mock.patch.object(shutil, 'which', return_value='/usr/lib/wsl/lib/nvidia-smi'):
             self.assertEqual(launcher.use_first_gpu({}), 1)
+
+
+class WrongTfConfig(Case):
+    def test_ends_in_one_line(self):
+        for wrong in (tf_config(5), tf_config(-1), tf_config(0, ['one', 'other']), tf_config(0, kind='chief'),
+                      tf_config(None), {'TF_CONFIG': '{'}, {'TF_CONFIG': '[1]'}, {'TF_CONFIG': '{"cluster": [1]}'}):
+            with self.subTest(wrong):
+                self.assertRaisesRegex(ValueError, 'TF_CONFIG is not of the form', launcher.prepare, dict(wrong))
+        status, output = self.run_program('--help', **tf_config(5))
+        self.assertEqual(status, 2)
+        self.assertRegex(output, '^error: TF_CONFIG is not of the form [^\n]*\n$')

@@ -73,6 +73,7 @@ class Callback:
         self._restore()
         self.folder, self.history, self.pictures, self.loss_sum, self.seconds = distributed.gather(
             (self.folder, self.history, self.pictures, self.loss_sum, self.seconds))[0]
+        distributed.remember(self.folder)
         if self.next_epoch <= self.settings.epochs:
             distributed.broadcast_variables(self._sess)
             if self.history or self.pictures:

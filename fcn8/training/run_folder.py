@@ -92,8 +92,6 @@ class RunFolder:
             place = callback.describe_progress() + '; '
             raise Stopped(getattr(error, 'signum', signal.SIGINT),
                           (place if callback.history or callback.pictures else '') + advice)
-        if distributed.is_lost(error):
-            raise UserError('another process of the run has ended, and so does this one; ' + advice)
 
     def _check_end(self):
         """Check now what the end of the run needs, rather than after hours of training.

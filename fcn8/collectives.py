@@ -1,0 +1,126 @@
+"""TensorFlow's own engine for several processes: collective ops, in sessions of a server in each process.
+
+All processes build their graphs in the same order, so numbers that are counted identify the ops that belong together.
+"""
+import itertools
+import os
+import pickle
+import time
+
+import numpy as np
+
+from fcn8 import launcher, lifeline
+from fcn8.errors import UserError, reason
+from fcn8.tf1 import tf
+
+BUCKET = 1e8  # bytes of gradients that are averaged at once, about
+ON_CPU, ANYWHERE = 1, 2  # keys of groups: all members of a group have to be of one type of device
+
+
+class Collectives:
+    """What distributed.py needs, between the processes of a TF_CONFIG.
+
+    describe_loss: called with the rank of a process that has ended, for the line to end with.
+
+    Raises UserError if this process cannot listen at its address, and if another one does not come.
+    """
+
+    def __init__(self, describe_loss):
+        self._describe_loss, self._keys = describe_loss, itertools.count(1)
+        if tf.__version__.startswith('1.'):
+            raise UserError(f'TF_CONFIG needs TensorFlow 2, and this is {tf.__version__}: use horovodrun, as '
+                            'docs/many_gpus.md says')
+        host, port = launcher.WORKERS[launcher.RANK]
+        try:
+            self._server = tf.train.Server({'worker': ['{}:{}'.format(*worker) for worker in launcher.WORKERS]},
+                                           job_name='worker', task_index=launcher.RANK, config=self._configure())
+        except tf.errors.OpError as error:
+            raise UserError(f'{host}:{port}: cannot be listened on ({reason(error)}). Is the port taken? Start again, '
+                            'or change TF_CONFIG') from error
+        lifeline.wait_for(launcher.WORKERS)
+        self._stop_watching = lifeline.watch(launcher.WORKERS, self._end)
+
+    def _configure(self, config=None):
+        config = config or tf.ConfigProto()
+        config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
+        config.experimental.collective_nccl = True  # between GPUs
+        config.isolate_session_state = True  # or a new session finds the variables of the ones before
+        config.device_filters.append(f'/job:worker/task:{launcher.RANK}')  # or each session waits for all processes
+        return config
+
+    def _end(self, lost):
+        # At once, and in the lifeline's thread: the main thread may be waiting for the lost process.
+        if not launcher.PARENT or launcher.RANK == (1 if lost == 0 else 0):
+            os.write(2, f'\nerror: {self._describe_loss(lost)}\n'.encode())
+        os._exit(lifeline.LOST)
+
+    def is_lost(self, error):
+        """False, unless another process has ended: then the lifeline ends this one in the meantime.
+
+        That is also the time for the launcher to end this process where the chief has ended in the same error.
+        """
+        if launcher.RANK or isinstance(error, tf.errors.OpError):
+            time.sleep(2 * (lifeline.PATIENCE + lifeline.INTERVAL))
+        return False
+
+    def leave(self):
+        """Stay until the chief, which still paints, has ended: until then the others look whether all are there."""
+        self._stop_watching()
+        while launcher.RANK and lifeline.is_there(launcher.WORKERS[0]):
+            time.sleep(lifeline.INTERVAL)
+
+    def session(self, config=None):
+        return tf.Session(self._server.target, config=self._configure(config))
+
+    def gather(self, value):
+        data = pickle.dumps(value)
+        numbers = self._gather(np.array([len(data) // 4 + 1])).max()
+        rows = self._gather(np.frombuffer(data.ljust(4 * numbers), np.int32))  # there is no gathering of bytes
+        return [pickle.loads(row.tobytes()) for row in rows.reshape(launcher.SIZE, -1)]
+
+    def _gather(self, array):
+        with tf.Graph().as_default(), tf.device('/cpu:0'), self.session() as sess:
+            values = tf.placeholder(array.dtype, array.shape)
+            return sess.run(self._collective(tf.raw_ops.CollectiveGather, ON_CPU, input=values,
+                                             shape=[launcher.SIZE * len(array)]), {values: array})
+
+    def _collective(self, op, group_key, **arguments):
+        return op(group_size=launcher.SIZE, group_key=group_key, instance_key=next(self._keys), **arguments)
+
+    def _mean(self, tensor, group_key):
+        return self._collective(tf.raw_ops.CollectiveReduce, group_key, input=tensor, merge_op='Add', final_op='Div',
+                                subdiv_offsets=[0])
+
+    def mean(self, tensor):
+        with tf.device('/cpu:0'):  # GPUs need all reductions in one order, and these have none
+            return self._mean(tensor, ON_CPU)
+
+    def average_gradients(self, optimizer):
+        compute_gradients = optimizer.compute_gradients
+        # Here, where a scaled loss has not been looked at: all have to leave out a step in which one has an overflow.
+        optimizer.compute_gradients = lambda *args, **kwargs: self._average(compute_gradients(*args, **kwargs))
+        return optimizer
+
+    def _average(self, gradients_and_variables):
+        """The same with averaged gradients: in a few large reductions, the first for the last layers."""
+        pairs = [pair for pair in gradients_and_variables[::-1] if pair[0] is not None]
+        sizes = [variable.shape.num_elements() for _, variable in pairs]
+        averaged, before = [], []
+        for _, bucket in itertools.groupby(range(len(pairs)), (np.cumsum(sizes) * 4 // BUCKET).__getitem__):
+            bucket = list(bucket)
+            with tf.control_dependencies(before):
+                together = tf.concat([tf.reshape(pairs[index][0], [-1]) for index in bucket], axis=0)
+                before = [self._mean(together, ANYWHERE)]
+            for index, part in zip(bucket, tf.split(before[0], [sizes[index] for index in bucket])):
+                averaged.append((tf.reshape(part, pairs[index][1].shape), pairs[index][1]))
+        return averaged[::-1]
+
+    def broadcast_variables(self, sess):
+        with tf.device('/cpu:0'):
+            for value in tf.global_variables():
+                if launcher.RANK == 0:
+                    sess.run(self._collective(tf.raw_ops.CollectiveBcastSend, ON_CPU, input=value, shape=value.shape))
+                else:
+                    received = self._collective(tf.raw_ops.CollectiveBcastRecv, ON_CPU, T=value.dtype.base_dtype,
+                                                shape=value.shape)
+                    sess.run(value.assign(received))
