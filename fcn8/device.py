@@ -69,7 +69,7 @@ def gpu_advice(gpu):
     gpu: gpu_name().
     """
     if gpu:
-        return f'One of {GPUS} GPUs is used: docs/many_gpus.md says how to use all' * (GPUS > launcher.SIZE) or None
+        return f'One of {GPUS} GPUs is used: --processes {GPUS} uses all' * (GPUS > launcher.SIZE) or None
     if not GPUS:
         return None
     return 'There is an NVIDIA driver. For TensorFlow to find its GPU, ' + (

@@ -94,7 +94,7 @@ class Gpus(Case):
         mends = 'CUDA 10.0 and cuDNN 7, .* docker run ' if tf.__version__.startswith('1.') else \
             'python -m pip install -r requirements-gpu.txt '
         for gpus, gpu, expected in ((0, None, '^None$'), (1, 'a GPU', '^None$'), (1, None, mends), (2, None, mends),
-                                    (2, 'a GPU', 'One of 2 GPUs is used: docs/')):
+                                    (2, 'a GPU', 'One of 2 GPUs is used: --processes 2 uses')):
             with self.subTest(gpus=gpus, gpu=gpu), mock.patch.object(device, 'GPUS', gpus):
                 self.assertRegex(str(device.gpu_advice(gpu)), expected)
 
