@@ -27,7 +27,7 @@ from fcn8.data import download, vgg16
 from fcn8.data.classes import BACKGROUND, IGNORED, ROAD
 from fcn8.errors import UserError
 from fcn8.settings import Settings
-from fcn8.training import variables
+from fcn8.training import validation, variables
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FIXTURES = os.path.join(ROOT, 'tests', 'fixtures')
@@ -167,7 +167,8 @@ class TrainedCase(RunCase):
         os.rename('data/data_road/testing/image_2/um_000000.png', 'data/data_road/testing/image_2/<b>&_0.png')
         os.rename('data/data_road/testing/gt_image_2/um_road_000000.png',
                   'data/data_road/testing/gt_image_2/<b>&_road_0.png')
-        shutil.move(self.new_run(epochs=2, validation=0.25), path)
+        with mock.patch.object(validation, 'SHARE_OF_TIME', 1):  # after each epoch, also once it is resumed
+            shutil.move(self.new_run(epochs=2, validation=0.25), path)
 
 
 def made_once(name, make):

@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 
 import helper
+from fcn8 import progress
 from fcn8.data import images
 from fcn8.data.classes import KITTI_ROAD
 from fcn8.results import metrics, saved_model
@@ -22,13 +23,19 @@ from tests.support import SHAPE, Case, TrainedCase, cut, write
 
 class Epochs(unittest.TestCase):
     def test_scoring_takes_a_tenth_of_the_time_at_most(self):
-        for trained, scored, features, due in ((80, 20, None, [1, 2, 3, 4, 5, 6, 7]), (50, 50, None, [3, 6, 7]),
-                                               (80, 20, (), [4, 7]), (99, 1, (), [1, 2, 3, 4, 5, 6, 7])):
-            paths = ['um_000000.png'] * scored
-            batches = types.SimpleNamespace(pictures=trained, validation_pictures=paths, validation_share=paths,
-                                            features=features)
-            scoring = validation.Validation(None, batches)
-            self.assertEqual([epoch for epoch in range(1, 8) if scoring.is_due(epoch, 7)], due)
+        """By the clock: after the first epoch and the last, and as often in between as the last scoring allows."""
+        batches = types.SimpleNamespace(validation_share=[], classes=KITTI_ROAD)
+        batches.validation_batches = lambda: [(np.zeros([1, 2, 2, 3]), np.ones([1, 2, 2, 2], bool))]
+        scoring = validation.Validation(mock.Mock(return_value=np.zeros([1, 2, 2], np.float32)), batches)
+        for seconds, due in ((0.9, [1, 2, 3, 4, 5, 6, 7]), (2.5, [1, 4, 7]), (100, [1, 7])):
+            history = []
+            for epoch in range(1, 8):
+                history.append(dict(epoch=epoch))
+                if scoring.is_due(history[:-1], epochs=7):
+                    with mock.patch.object(validation.time, 'time', side_effect=[0, seconds]), \
+                            mock.patch.object(progress, 'bar'):
+                        history[-1].update(scoring.run(9, None, lambda: None))
+            self.assertEqual([entry['epoch'] for entry in history if 'validation' in entry], due)
 
     def test_a_stop_is_heeded_between_batches(self):
         batches = types.SimpleNamespace(pictures=4, validation_pictures=['a', 'b'], validation_share=[], features=None,
@@ -38,7 +45,7 @@ class Epochs(unittest.TestCase):
         stop = mock.Mock(side_effect=KeyboardInterrupt)
         scoring = validation.Validation(segmenter, batches)
         with self.assertRaises(KeyboardInterrupt):
-            scoring.run(None, stop)
+            scoring.run(1, None, stop)
         self.assertEqual(segmenter.call_count, 1)
 
     def test_the_best_epoch_has_the_highest_iou_or_without_validation_the_lowest_cross_entropy(self):
@@ -83,7 +90,12 @@ class Validation(TrainedCase):
     def scored(self, *ious):
         """Have the validations give these road IoU, one after the other."""
         run, remaining = validation.Validation.run, iter(ious)
-        return mock.patch.object(validation.Validation, 'run', lambda *args: dict(run(*args), road_iou=next(remaining)))
+
+        def scored(*args):
+            entry = run(*args)
+            entry['validation']['road_iou'] = next(remaining)
+            return entry
+        return mock.patch.object(validation.Validation, 'run', scored)
 
     def assert_uses(self, folder, epoch):
         """The run's model has the validation scores of this epoch, and of no other, and settings.json names it."""
@@ -105,7 +117,7 @@ class Validation(TrainedCase):
             self.assertEqual(best[name], history[epoch - 1][name])
 
     def test_the_weights_of_the_best_epoch_are_used(self):
-        with self.scored(0.9, 0.8, 0.7), mock.patch.object(validation, 'SHARE_OF_TIME', 0.9):
+        with self.scored(0.9, 0.8, 0.7), mock.patch.object(validation, 'SHARE_OF_TIME', 1):
             folder = self.new_run(epochs=3, validation=0.25, freeze_encoder=True)
         self.assertRegex(self.printed.getvalue(), 'best epoch, 1 of 3: .*, validation road IoU 0.900')
         self.assertEqual([entry['best'] for entry in self.history(folder)], [True, False, False])
@@ -114,7 +126,7 @@ class Validation(TrainedCase):
     def test_lost_best_weights_give_way_to_those_of_the_best_epoch_to_come(self):
         best = os.path.join(self.run_folder, 'checkpoints', 'best.npz')
         cut(best)
-        with self.scored(-1, -2):  # both lower than those before
+        with self.scored(-1, -2), mock.patch.object(validation, 'SHARE_OF_TIME', 1):  # both lower than those before
             self.assertEqual(self.main('--resume', self.run_folder, '--epochs', '4')[0], 0)
         self.assertIn('best.npz: damaged', self.printed.getvalue())
         self.assertIn('best epoch, 3 of 4', self.printed.getvalue())

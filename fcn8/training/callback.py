@@ -145,8 +145,8 @@ class Callback:
             raise UserError('there are no pictures to train on')
         entry = dict(epoch=self.next_epoch, cross_entropy=self.loss_sum / self.pictures, seconds=self.seconds,
                      pictures_per_second=self.pictures / max(self.seconds, 1e-9), learning_rate=self.learning_rate)
-        if self._validation and self._validation.is_due(entry['epoch'], self.settings.epochs):
-            entry['validation'] = self._validation.run(self._add_overlay, self._stop_if_requested)
+        if self._validation and self._validation.is_due(self.history, self.settings.epochs):
+            entry.update(self._validation.run(self.seconds, self._add_overlay, self._stop_if_requested))
         self.history.append(entry)
         self._start_count()
         self._record(entry)

@@ -1,5 +1,6 @@
 """Scores on the pictures that are not trained on."""
 import os
+import time
 
 import numpy as np
 
@@ -8,9 +9,6 @@ from fcn8.data import images
 from fcn8.results import metrics
 
 SHARE_OF_TIME = 0.1  # at most
-# The time for scoring a picture, relative to training on it: one pass forward, none backward. On features, where the
-# network takes next to no time, the histograms count: this has been measured.
-COST, COST_ON_FEATURES = 1 / 3, 1.6
 SHOWN = 3  # overlays in TensorBoard
 
 
@@ -23,22 +21,25 @@ class Validation:
 
     def __init__(self, segmenter, batches):
         self._segmenter, self._batches = segmenter, batches
-        cost = COST if batches.features is None else COST_ON_FEATURES
-        share = cost * len(batches.validation_pictures) / batches.pictures
-        self._interval = max(1, int(np.ceil(share * (1 / SHARE_OF_TIME - 1))))
         paths = batches.validation_share
         self._shown = {paths[index] for index in np.linspace(0, len(paths) - 1, min(SHOWN, len(paths))).astype(int)}
 
-    def is_due(self, epoch, epochs):
-        """Whether to score after this epoch, of so many."""
-        return epoch % self._interval == 0 or epoch == epochs
+    def is_due(self, history, epochs):
+        """Whether to score after the epoch that follows those of a history, of so many in all."""
+        epoch, scored = len(history) + 1, [entry for entry in history if 'validation' in entry]
+        return epoch == epochs or not scored or epoch >= scored[-1]['epoch'] + scored[-1].get('validation_interval', 1)
 
-    def run(self, add_overlay, after_batch):
-        """Score the pictures, all processes a share each; returns the summary() of metrics' scores.
+    def run(self, training_seconds, add_overlay, after_batch):
+        """Score the pictures, all processes a share each.
 
+        Returns what that adds to an entry of the history: `validation`, the summary() of metrics' scores, and
+        `validation_interval`, the number of epochs after which to score again.
+
+        training_seconds: what the training of an epoch takes.
         add_overlay: called with the name and the overlay of some of them.
         after_batch: called after each batch; what it raises ends the validation.
         """
+        start = time.time()
         classes, paths = self._batches.classes, iter(self._batches.validation_share)
         scores = metrics.scores_of(classes)
         with progress.bar(desc='Validation', total=len(self._batches.validation_share), unit='picture',
@@ -52,4 +53,6 @@ class Validation:
                         add_overlay(os.path.basename(path), classes.paint(picture, prediction))
                 bar.update(len(labels))
                 after_batch()
-        return sum(distributed.gather(scores), metrics.scores_of(classes)).summary()
+        gathered, costs = zip(*distributed.gather((scores, (time.time() - start) / max(training_seconds, 1e-9))))
+        interval = max(1, int(np.ceil(max(costs) * (1 / SHARE_OF_TIME - 1))))
+        return dict(validation=sum(gathered, metrics.scores_of(classes)).summary(), validation_interval=interval)
