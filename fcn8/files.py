@@ -125,3 +125,9 @@ def read_json(path):
 def digest(*parts):
     """A short hexadecimal digest of some bytes."""
     return hashlib.blake2b(b'\0'.join(parts), digest_size=16).hexdigest()
+
+
+def digest_of_files(paths):
+    """A short hexadecimal digest of the names and sizes of files."""
+    lines = [f'{os.path.basename(path)} {os.path.getsize(path)}' for path in paths]
+    return digest('\n'.join(lines).encode('utf-8', 'replace'))

@@ -69,10 +69,12 @@ def option_name(name):
     return '--' + name.replace('_', '-')
 
 
+def _as_options(values):
+    return ' '.join(option_name(name) + ('' if value is True else f' {value}') for name, value in values.items())
+
+
 def _describe_recipes():
-    options = {recipe: ' '.join(option_name(name) + ('' if value is True else f' {value}')
-                                for name, value in values.items()) for recipe, values in RECIPES.items()}
-    return '; '.join(f'{recipe}: {text or "none"}' for recipe, text in options.items())
+    return '; '.join(f'{recipe}: {_as_options(values) or "none"}' for recipe, values in RECIPES.items())
 
 
 def _option(group, kind, default, text, saved=True):
@@ -168,6 +170,14 @@ class Settings:
 
 
 PUBLISHED = Settings()
+
+
+def describe(saved):
+    """The options of saved settings that are not those of their recipe, as text, without recipe and epochs."""
+    usual = dict(PUBLISHED.saved(), **RECIPES.get(str(saved.get('recipe')), {}))
+    return _as_options({name: ' '.join(map(str, value)) if isinstance(value, list) else value
+                        for name, value in saved.items()
+                        if name not in ('recipe', 'epochs') and value != usual.get(name)})
 
 
 def resumed(folder, given):

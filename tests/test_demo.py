@@ -26,8 +26,11 @@ class Demo(Case):
         self.assertEqual(status, 0, output)
         lines = [line.split('\r')[-1] for line in output.splitlines()]
         self.assertEqual(len(re.findall(r'^Epoch ./2: cross entropy', '\n'.join(lines), re.MULTILINE)), 2, output)
-        self.assertRegex(lines[-2], r'^test( +[01]\.\d{4}){9}$')
-        self.assertRegex(lines[-1], r'^Page: runs/[\d.]+/index.html$')
+        self.assertRegex(lines[-3], r'^test( +[01]\.\d{4}){9}$')
+        self.assertRegex(lines[-2], r'^Page: runs/[\d.]+/index.html$')
+        self.assertEqual(lines[-1], 'All runs: runs/index.html')
+        with open(self.path('runs', 'index.html')) as file:
+            self.assertIn(lines[-2].replace('Page: runs/', 'href="'), file.read())
         self.assertNotIn('deprecated', output)
         self.assertNotIn('WARNING', output)
         self.assertNotRegex(output, r'(?m)^[EF]\d{4} ')  # what TensorFlow's native side says of errors

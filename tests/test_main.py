@@ -228,7 +228,7 @@ class Run(RunCase):
         self.assertLess(min(losses), losses[0] / 4)
         self.assertEqual(sorted(re.sub('tfevents.*', 'tfevents', name) for name in os.listdir(folder)),
                          ['.fcn8-lock', 'checkpoints', 'events.out.tfevents', 'history.jsonl', 'index.html', 'model',
-                          'settings.json', 'um_000000.png', 'um_000001.png'])
+                          'scores.json', 'settings.json', 'um_000000.png', 'um_000001.png'])
         self.assertEqual(os.readlink('runs/latest'), os.path.basename(folder))
         for number in range(2):
             name = f'um_{number:06d}.png'

@@ -12,7 +12,7 @@ import numpy as np
 from fcn8.data import images, kitti, labels
 from fcn8.data.classes import KITTI_ROAD, Classes
 from fcn8.results import charts, pages, report
-from tests.support import Case, TrainedCase, read
+from tests.support import Case, TrainedCase, read, write
 
 
 class Report(Case):
@@ -21,6 +21,7 @@ class Report(Case):
         self.labels = dict(kitti.pair_with_labels(self.write_kitti(count=3)))
         self.pictures = sorted(self.labels)
         self.report = report.Report(self.folder, KITTI_ROAD, self.labels)
+        write(self.path('settings.json'), b'{"settings": {}, "made_with": {}, "about": {}, "changes": []}')
 
     def add(self, path, share=0., part='test'):
         """Add a picture with this share of its road found."""
@@ -32,7 +33,7 @@ class Report(Case):
     def names(self):
         """The sections and pictures of the page, in their order."""
         path = self.report.write('The title', 'a < b', dict(seed=0),
-                                 [dict(epoch=1, cross_entropy=1., learning_rate=1e-3)])
+                                 [dict(epoch=1, cross_entropy=1., learning_rate=1e-3)], 1., self.pictures)
         return re.findall('(?<=<h2>)[VT].*?(?=</h2>)|(?<=data-name=").*?(?=")', read(path).decode())
 
     def test_validation_first_and_the_worst_pictures_first(self):
@@ -75,6 +76,18 @@ class Report(Case):
             errors = add.call_args[0][2]['errors']
             found = ['none' if not pixel.any() else ('red', 'green', 'blue')[pixel.argmax()] for pixel in errors[0]]
             self.assertEqual(found, expected)
+
+    def test_it_is_compared_with_the_run_before(self):
+        for name, share in (('1.5', 0.5), ('2.5', 0.9)):
+            shutil.copy(self.path('settings.json'), self.path('runs', name, ''))
+            self.report = report.Report(self.path('runs', name), KITTI_ROAD, self.labels)
+            self.add(self.pictures[0], share)
+            self.names()
+            page = read(self.path('runs', name, 'index.html')).decode()
+            self.assertEqual('Compared with run 1.5' in page, name == '2.5')
+        scores = re.search('<th scope="row">recall</th>' + r'\s*<td>(.*?)</td>' * 3, page).groups()
+        self.assertRegex(scores[2], r'^\+0')
+        self.assertAlmostEqual(float(scores[0]) - float(scores[1]), float(scores[2]), places=3)
 
 
 class Charts(unittest.TestCase):

@@ -47,7 +47,7 @@ def _chart(title, entries, curves, logarithmic=False):
         axes = figure.add_subplot()
         axes.set_title(title, loc='left', fontsize=11)
         axes.set_xlabel('epoch')
-        axes.xaxis.set_major_locator(MaxNLocator('auto', integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator('auto', integer=True, min_n_ticks=1))
         for (name, values), colour, line in zip(curves.items(), (FIRST, SECOND), ('-', '--')):
             axes.plot(epochs, np.array(values, float), line, color=colour, label=name, marker='o', markersize=2.5)
         values = np.concatenate(list(curves.values()))

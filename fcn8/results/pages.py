@@ -31,7 +31,7 @@ class Gallery:
 
     def add(self, name, category, views, score=None):
         """Add a picture, {view: uint8 [height, width, 3] or [height, width]}; the first view is shown at first."""
-        views = {view: _shrunk(picture) for view, picture in views.items()}
+        views = {view: shrunk(picture) for view, picture in views.items()}
         picture = dict(name=name, category=category, score=score, views={
             view: dict(url=data_url(picture), width=picture.shape[1], height=picture.shape[0])
             for view, picture in views.items()})
@@ -59,12 +59,19 @@ def write(path, template, **values):
     return path
 
 
+def is_one(path):
+    """Whether a file is such a page."""
+    with open(path, 'rb') as file:
+        return b'<meta name="generator" content="FCN-8">' in file.read(1000)
+
+
 def data_url(picture):
     """A picture, uint8 [height, width, 3] or [height, width], as the address of a JPEG that is part of the page."""
     return 'data:image/jpeg;base64,' + base64.b64encode(imageio.imwrite('<bytes>', picture, format='jpg')).decode()
 
 
-def _shrunk(picture, width=MAX_WIDTH):
+def shrunk(picture, width=MAX_WIDTH):
+    """A picture, uint8 [height, width, 3] or [height, width], that is no wider than so many pixels."""
     if picture.shape[1] <= width:
         return picture
     return np.asarray(Image.fromarray(picture).resize((width, max(1, picture.shape[0] * width // picture.shape[1]))))

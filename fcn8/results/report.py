@@ -6,9 +6,11 @@ from PIL import Image
 
 from fcn8.data import kitti, labels
 from fcn8.data.classes import PAINT_ALPHA, Road
-from fcn8.results import metrics, pages
+from fcn8.files import digest_of_files
+from fcn8.results import metrics, pages, run_list
 from fcn8.results.charts import charts
 
+THUMBNAIL = 160  # pixels wide
 # As the KITTI benchmark shows them; of other classes a pixel is right or wrong
 RIGHT, MISSED, WRONG = (0, 255, 0), (255, 0, 0), (0, 80, 255)
 
@@ -24,6 +26,8 @@ class Report:
     def __init__(self, folder, classes, label_of):
         self.folder, self.classes, self._label_of = folder, classes, label_of
         self._scores = {}  # {part: scores}
+        self._scored = {'validation': [], 'test': []}  # paths of pictures and labels
+        self._thumbnail = None
         self._galleries = {'validation': pages.Gallery('Validation'), 'test': pages.Gallery('Test')}
 
     def add(self, path, picture, prediction, part='test'):
@@ -39,9 +43,11 @@ class Report:
             label = labels.read_label(self._label_of[path], picture.shape[:2], self.classes)
             score.add(prediction, label)
             self._scores[part] = self._scores.get(part, metrics.scores_of(self.classes)) + score
+            self._scored[part] += [path, self._label_of[path]]
             views['errors'] = _paint_errors(self.classes, picture, prediction, label)
         views.update(overlay=self.classes.paint(picture, prediction), picture=picture,
                      probability=self.classes.draw(prediction))
+        self._thumbnail = self._thumbnail or pages.data_url(pages.shrunk(views['overlay'], THUMBNAIL))
         self._galleries[part].add(os.path.basename(path), kitti.category(path), views,
                                   metrics.decisive(score.summary()))
 
@@ -53,19 +59,26 @@ class Report:
     def _summaries(self):
         return {part: self._scores[part].summary() for part in ('validation', 'test') if part in self._scores}
 
-    def write(self, title, summary, settings, history):
-        """Write the page, whole or not at all; returns its path.
+    def write(self, title, summary, settings, history, cross_entropy, trained_on):
+        """Write the page and scores.json, each whole or not at all; returns the path of the page.
 
         title, summary: texts.
         settings: {name: value}.
         history: that of a training.callback.Callback.
+        cross_entropy: in training, of the epoch whose weights are used.
+        trained_on: paths of pictures and labels.
 
-        Raises UserError if it cannot be written.
+        Raises UserError if they cannot be written.
         """
         scores = self._summaries()
+        run_list.write_scores(self.folder, cross_entropy, scores, {
+            part: digest_of_files(sorted(paths)) for part, paths in dict(self._scored, training=trained_on).items()
+        }, self._thumbnail)
+        run = run_list.read(self.folder)
+        before = run_list.before(run)
         return pages.write(
             os.path.join(self.folder, 'index.html'), 'run.html', title=title, summary=summary, settings=settings,
-            scores={part: metrics.titled(scores[part]) for part in scores}, charts=charts(history),
+            scores=run.scores, before=before, changes=before and before.changes_to(run), charts=charts(history),
             galleries=list(self._galleries.values()), views=dict(
                 {'errors': 'Errors'} if scores else {}, overlay='Overlay', picture='Picture',
                 probability='Probability'),

@@ -5,6 +5,7 @@ history.jsonl       a line for each epoch
 checkpoints/        see checkpoints.py
 events.out.*        the history for TensorBoard
 *.png, index.html   the painted test pictures, and the page of the run
+scores.json         what the list of all runs, ../index.html, and later runs show of it
 model/              the trained network
 """
 import contextlib
@@ -22,8 +23,8 @@ from fcn8 import distributed
 from fcn8.data import images, kitti, labels
 from fcn8.device import gpu_advice, gpu_name, uses_tf32
 from fcn8.errors import Stopped, UserError
-from fcn8.files import check_space, check_writable, digest, locked, written_whole
-from fcn8.results import saved_model
+from fcn8.files import check_space, check_writable, digest, digest_of_files, locked, written_whole
+from fcn8.results import run_list, saved_model
 from fcn8.results.report import Report
 from fcn8.settings import PUBLISHED, option_name, read_saved
 from fcn8.tf1 import tf
@@ -193,7 +194,7 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def save_results(self, segmenter):
-        """Write the model and the page, with the validation pictures, and print the scores.
+        """Write model, page, with the validation pictures, and list of runs, and print the scores.
 
         segmenter: results.segmenter.Segmenter of the trained network.
         """
@@ -204,16 +205,20 @@ class RunFolder:
             print(self.report.format_scores())
         summary = '{}. Made with TensorFlow {} in {}.'.format(
             self.callback.describe_best(), self._provenance['TensorFlow'], self._provenance['precision'])
+        kept_out = set(self.batches.validation_pictures)
+        trained = [path for pair in self.batches.pairs if pair[0] not in kept_out for path in pair]
         print('Page: ' + self.report.write(
             f'Road segmentation, run {os.path.basename(self.path)}', summary,
-            dict(self._content['settings'], **self._content['about']), self.callback.history))
+            dict(self._content['settings'], **self._content['about']), self.callback.history,
+            self.callback.best['cross_entropy'], trained))
+        run_list.write(os.path.dirname(self.path))
 
 
 def provenance(settings, batches, precision):
     """What has to be the same for a run to be resumed, and in all its processes: {name: value}."""
     with open(os.path.join(settings.vgg_path, 'variables', 'variables.index'), 'rb') as file:
         weights = file.read()  # their names, shapes and checksums
-    files = [f'{os.path.basename(path)} {os.path.getsize(path)}' for pair in batches.pairs for path in pair]
+    files = [path for pair in batches.pairs for path in pair]
     return {'TensorFlow': tf.__version__, 'precision': precision, 'classes': batches.classes.description,
             'VGG-16': digest(weights),
-            'set of training pictures (by names and bytes)': digest('\n'.join(files).encode('utf-8', 'replace'))}
+            'set of training pictures (by names and bytes)': digest_of_files(files)}
