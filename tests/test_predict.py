@@ -1,8 +1,10 @@
 """Overlays and masks of pictures and videos, with a trained model: --predict."""
 from fcn8.tf1 import tf
 
+import base64
 import glob
 import os
+import re
 import subprocess
 from unittest import mock
 
@@ -18,7 +20,7 @@ from fcn8.data.classes import KITTI_ROAD
 from fcn8.results import saved_model
 from fcn8.results.predict import predict
 from fcn8.results.segmenter import Segmenter
-from tests.support import SHAPE, Case, cut, full_disk, run_signature
+from tests.support import SHAPE, Case, cut, full_disk, read, run_signature
 
 
 class Predictions(Case):
@@ -53,7 +55,8 @@ class Predictions(Case):
             pass
         self.predict(self.path('some'))
         self.predict(self.path('some', 'a.png'), '--save-masks')
-        self.assertEqual(sorted(os.listdir(self.path('run', 'predicted', 'some'))), ['a.png', 'b.png', 'c.png'])
+        self.assertEqual(sorted(os.listdir(self.path('run', 'predicted', 'some'))),
+                         ['a.png', 'b.png', 'c.png', 'index.html'])
         self.assertEqual(os.listdir(self.path('run', 'masks')), ['a.png'])
         for name in ('a.png', 'b.jpg', 'c.png'):
             picture = np.asarray(Image.open(self.path('some', name)))
@@ -74,8 +77,29 @@ class Predictions(Case):
             for name in names:
                 imageio.imwrite(self.path(place, 'some', name + '.png'), np.zeros((40, 50, 3), np.uint8))
             self.predict(self.path(place, 'some'), '--save-masks')
-        for kind in ('predicted', 'masks'):
-            self.assertEqual(os.listdir(self.path('run', kind, 'some')), ['c.png'])
+        for kind, names in (('predicted', ['c.png', 'index.html']), ('masks', ['c.png'])):
+            self.assertEqual(sorted(os.listdir(self.path('run', kind, 'some'))), names)
+        self.assertNotIn('a.png', read(self.path('run', 'predicted', 'some', 'index.html')).decode())
+
+    def test_the_page_of_a_folder(self):
+        """Its pictures are no larger than they need to be; a page says where it is, and no picture has one."""
+        for name, size in (('um_<b>.png', (3000, 40)), ('no category.jpg', (64, 40))):
+            Image.fromarray(np.full(size[::-1] + (3,), (255, 0, 0), np.uint8)).save(self.path('some', name))
+        self.predict(self.path('some'))
+        self.assertEqual(self.printed.getvalue().splitlines()[-2:], [
+            f'{name}: {os.path.join(self.run_folder, "predicted", "some", file)}'.rstrip('/')
+            for name, file in (('Overlays', ''), ('Page', 'index.html'))])
+        page = read(os.path.join(self.run_folder, 'predicted', 'some', 'index.html')).decode()
+        self.assertNotIn('<b>.png', page)
+        self.assertEqual(re.findall('data-category="(.*?)"', page), ['', 'um'])
+        addresses = re.findall(r'(?:src|href)="(.*?)"', page)
+        self.assertEqual(set(address.split(',')[0] for address in addresses), {'data:', 'data:image/jpeg;base64'})
+        shown = [imageio.imread(base64.b64decode(address.split(',')[1])) for address in addresses[1:]]
+        self.assertEqual([picture.shape[:2] for picture in shown], [(40, 64)] * 3 + [(17, 1280)] * 3)
+        self.assertGreater(shown[0][..., 1].min(), 100)  # the overlay is green
+        self.assertLess(shown[1][..., 1].max(), 20)
+        self.predict(self.path('some', 'um_<b>.png'))
+        self.assertNotIn('Page', self.printed.getvalue().splitlines()[-1])
 
     def test_pictures_of_an_upright_camera_are_turned(self):
         exif = Image.Exif()

@@ -34,7 +34,7 @@ class Report(Case):
         """The sections and pictures of the page, in their order."""
         path = self.report.write('The title', 'a < b', dict(seed=0),
                                  [dict(epoch=1, cross_entropy=1., learning_rate=1e-3)], 1., self.pictures)
-        return re.findall('(?<=<h2>)[VT].*?(?=</h2>)|(?<=data-name=").*?(?=")', read(path).decode())
+        return re.findall('(?<=<h3>)[VT].*?(?=</h3>)|(?<=data-name=").*?(?=")', read(path).decode())
 
     def test_validation_first_and_the_worst_pictures_first(self):
         self.assertEqual(self.report.format_scores(), '')
@@ -56,7 +56,7 @@ class Report(Case):
                 for path, share in zip(self.pictures, (0.9, 0.1, 0.5)):
                     self.add(path, share)
                 self.assertEqual(self.names()[1:], [f'um_00000{number}.png' for number in (1, 2, 0)[:count]])
-                self.assertEqual('<p>1 more, with higher scores' in read(self.path('index.html')).decode(), count == 2)
+                self.assertEqual('1 more are not shown: their' in read(self.path('index.html')).decode(), count == 2)
                 scores.add(self.report.format_scores())
         self.assertEqual(len(scores), 1)
 

@@ -20,21 +20,18 @@ TEMPLATES = jinja2.Environment(
 class Gallery:
     """Pictures for a page, the worst first, in the order in which they came where there are no scores.
 
-    title: of its section on the page.
+    title: of its section on the page, if it has one.
 
     count: of all pictures that were added.
     """
 
-    def __init__(self, title):
+    def __init__(self, title=''):
         self.title, self.count = title, 0
         self._kept, self._bytes = [], 0  # [(score, number, bytes, picture)], sorted
 
-    def add(self, name, category, views, score=None):
-        """Add a picture, {view: uint8 [height, width, 3] or [height, width]}; the first view is shown at first."""
-        views = {view: shrunk(picture) for view, picture in views.items()}
-        picture = dict(name=name, category=category, score=score, views={
-            view: dict(url=data_url(picture), width=picture.shape[1], height=picture.shape[0])
-            for view, picture in views.items()})
+    def add(self, picture, score=None):
+        """Add a picture, made by encode()."""
+        picture = dict(picture, score=score)
         size = sum(len(view['url']) for view in picture['views'].values())
         self.count += 1
         self._bytes += size
@@ -46,6 +43,17 @@ class Gallery:
     def pictures(self):
         """What the template needs to know of the pictures that are kept."""
         return [picture for *_, picture in self._kept]
+
+
+def encode(name, category, views):
+    """A picture for a Gallery.
+
+    views: {title of a word: uint8 [height, width, 3] or [height, width]}; the first one is shown at first.
+    """
+    views = {title: shrunk(picture) for title, picture in views.items()}
+    return dict(name=name, category=category, views={
+        title: dict(url=data_url(picture), width=picture.shape[1], height=picture.shape[0])
+        for title, picture in views.items()})
 
 
 def write(path, template, **values):

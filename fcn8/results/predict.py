@@ -7,10 +7,10 @@ import imageio.v2 as imageio
 import imageio_ffmpeg
 
 from fcn8 import progress
-from fcn8.data import images
+from fcn8.data import images, kitti
 from fcn8.errors import UserError, cannot_write, reason
 from fcn8.files import scratch_folder, stem
-from fcn8.results import saved_model
+from fcn8.results import pages, saved_model
 
 # It warns of videos that were filmed upright, which it turns.
 logging.getLogger('imageio.plugins.ffmpeg').setLevel(logging.ERROR)
@@ -24,8 +24,8 @@ def predict(path, run, save_masks=False):
     save_masks: also write the road, white on black, or the classes in their colours, as PNGs to the run's folder
     `masks`.
 
-    Returns the path of the overlay, or of the folder of the overlays. They appear when all are there, and replace what
-    was there before.
+    Returns the path of the overlay, or of the folder of the overlays, which has a page of them, index.html. They appear
+    when all are there, and replace what was there before.
 
     Raises UserError.
     """
@@ -37,8 +37,10 @@ def predict(path, run, save_masks=False):
     with saved_model.load(run) as model, scratch_folder(run) as scratch:
         overlays, masks = os.path.join(scratch, 'predicted'), os.path.join(scratch, 'masks') if save_masks else None
         if is_folder:
-            _predict_pictures(model, images.list_pictures(path), os.path.join(overlays, name),
-                              masks and os.path.join(masks, name))
+            gallery = _predict_pictures(model, images.list_pictures(path), os.path.join(overlays, name),
+                                        masks and os.path.join(masks, name))
+            pages.write(os.path.join(overlays, name, 'index.html'), 'predicted.html', galleries=[gallery],
+                        title=f'{name}, predicted by run {os.path.basename(run)}')
         elif is_picture:
             _predict_pictures(model, [path], overlays, masks)
         else:
@@ -50,6 +52,8 @@ def predict(path, run, save_masks=False):
     print(f'Overlays: {paths[0]}')
     if save_masks:
         print(f'Masks: {paths[1]}')
+    if is_folder:
+        print('Page: ' + os.path.join(paths[0], 'index.html'))
     return paths[0]
 
 
@@ -67,21 +71,27 @@ def _put(scratch, run, name):
 
 
 def _predict_pictures(model, paths, overlays, masks):
-    """Write the overlays of pictures to the folder `overlays`, and their masks to the folder `masks`, if it is one."""
+    """Write the overlays of pictures to the folder `overlays`, and their masks to the folder `masks`, if it is one.
+
+    Returns a pages.Gallery of them.
+    """
     def write(path_and_segmented):
         path, (picture, prediction) = path_and_segmented
-        name = stem(path) + '.png'
-        images.write_picture(os.path.join(overlays, name), model.classes.paint(picture, prediction))
+        name, overlay = stem(path) + '.png', model.classes.paint(picture, prediction)
+        images.write_picture(os.path.join(overlays, name), overlay)
         if masks:
             images.write_picture(os.path.join(masks, name), model.classes.mask(prediction))
+        return pages.encode(os.path.basename(path), kitti.category(path), dict(
+            Overlay=overlay, Picture=picture, Prediction=model.classes.draw(prediction)))
 
     images.check_pictures(paths)
     for folder in filter(None, (overlays, masks)):
         os.makedirs(folder)
-    segmented = model.segment(images.in_order(images.read_picture, paths))
-    for _ in progress.bar(images.in_order(write, zip(paths, segmented)), desc='Paint', total=len(paths),
-                          unit='picture'):
-        pass
+    segmented, gallery = model.segment(images.in_order(images.read_picture, paths)), pages.Gallery()
+    for picture in progress.bar(images.in_order(write, zip(paths, segmented)), desc='Paint', total=len(paths),
+                                unit='picture'):
+        gallery.add(picture)
+    return gallery
 
 
 def _predict_video(model, path, overlay, masks):

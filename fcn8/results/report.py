@@ -44,11 +44,11 @@ class Report:
             score.add(prediction, label)
             self._scores[part] = self._scores.get(part, metrics.scores_of(self.classes)) + score
             self._scored[part] += [path, self._label_of[path]]
-            views['errors'] = _paint_errors(self.classes, picture, prediction, label)
-        views.update(overlay=self.classes.paint(picture, prediction), picture=picture,
-                     probability=self.classes.draw(prediction))
-        self._thumbnail = self._thumbnail or pages.data_url(pages.shrunk(views['overlay'], THUMBNAIL))
-        self._galleries[part].add(os.path.basename(path), kitti.category(path), views,
+            views['Errors'] = _paint_errors(self.classes, picture, prediction, label)
+        views.update(Overlay=self.classes.paint(picture, prediction), Picture=picture,
+                     Prediction=self.classes.draw(prediction))
+        self._thumbnail = self._thumbnail or pages.data_url(pages.shrunk(views['Overlay'], THUMBNAIL))
+        self._galleries[part].add(pages.encode(os.path.basename(path), kitti.category(path), views),
                                   metrics.decisive(score.summary()))
 
     def format_scores(self):
@@ -79,10 +79,8 @@ class Report:
         return pages.write(
             os.path.join(self.folder, 'index.html'), 'run.html', title=title, summary=summary, settings=settings,
             scores=run.scores, before=before, changes=before and before.changes_to(run), charts=charts(history),
-            galleries=list(self._galleries.values()), views=dict(
-                {'errors': 'Errors'} if scores else {}, overlay='Overlay', picture='Picture',
-                probability='Probability'),
-            key=_key(self.classes), score_title=next(iter(metrics.headline(metrics.scores_of(self.classes).summary()))))
+            galleries=list(self._galleries.values()), key=_key(self.classes),
+            score_title=next(iter(metrics.headline(metrics.scores_of(self.classes).summary()))))
 
 
 def _paint_errors(classes, picture, prediction, label):
