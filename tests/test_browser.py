@@ -163,9 +163,8 @@ class Pages(TrainedCase):
         """The page of pictures without labels and categories."""
         gallery = pages.Gallery()
         for name in 'ab':
-            gallery.add(name + '.png', '', dict(overlay=np.zeros((40, 500, 3), np.uint8)))
-        return pages.write('predicted.html', 'predicted.html', galleries=[gallery], title='Pictures',
-                           views=dict(overlay='Overlay'))
+            gallery.add(pages.encode(name + '.png', '', dict(Overlay=np.zeros((40, 500, 3), np.uint8))))
+        return pages.write('predicted.html', 'predicted.html', galleries=[gallery], title='Pictures')
 
     def test_pictures_are_filtered_by_category(self):
         self.browser.open(self.page)
@@ -190,14 +189,14 @@ class Pages(TrainedCase):
         self.browser.click('.picture')
         self.assertEqual(self.browser.get(IN_DIALOG), [first, 'Errors'])
         self.browser.press('ArrowRight', '4')
-        self.assertEqual(self.browser.get(IN_DIALOG), [second, 'Probability'])
+        self.assertEqual(self.browser.get(IN_DIALOG), [second, 'Prediction'])
         self.browser.press('ArrowLeft', 'ArrowLeft')
-        self.browser.click('dialog [data-view=picture]')
+        self.browser.click('dialog [data-view=Picture]')
         self.assertEqual(self.browser.get(IN_DIALOG), [last, 'Picture'])
         self.browser.press('Escape')
         self.assertEqual(self.browser.get(IN_DIALOG), False)
         self.assertEqual(self.browser.get('document.activeElement.dataset.name'), last)
-        self.assertEqual(self.browser.get(VIEWS), ['picture'] * 3)
+        self.assertEqual(self.browser.get(VIEWS), ['Picture'] * 3)
         self.browser.press('Enter')
         self.assertEqual(self.browser.get(IN_DIALOG), [last, 'Picture'])
         self.browser.click('dialog [data-close]')
@@ -205,9 +204,9 @@ class Pages(TrainedCase):
 
     def test_all_pictures_change_their_view(self):
         self.browser.open(self.page)
-        self.assertEqual(self.browser.get(VIEWS), ['errors'] * 3)
-        self.browser.click('[data-view=overlay]')
-        self.assertEqual(self.browser.get(VIEWS), ['overlay'] * 3)
+        self.assertEqual(self.browser.get(VIEWS), ['Errors'] * 3)
+        self.browser.click('[data-view=Overlay]')
+        self.assertEqual(self.browser.get(VIEWS), ['Overlay'] * 3)
         self.assertEqual(self.browser.get("document.querySelector('.bar [aria-pressed=true]').textContent"), 'Overlay')
 
     def test_pictures_without_labels_and_categories(self):

@@ -70,10 +70,10 @@ class Report(Case):
         for classes, prediction, expected in (
                 (KITTI_ROAD, road, ['green', 'red', 'blue', 'none', 'none']),
                 (kitti_like, (road > 0.5).astype(np.uint8), ['green', 'red', 'red', 'green', 'none'])):
-            with mock.patch.object(pages.Gallery, 'add') as add, \
+            with mock.patch.object(pages, 'encode', return_value=dict(views={})) as encode, \
                     mock.patch.object(labels, 'read_label', lambda *args: label):
                 report.Report(self.folder, classes, {'a_1.png': 'a_road_1.png'}).add('a_1.png', picture, prediction)
-            errors = add.call_args[0][2]['errors']
+            errors = encode.call_args[0][2]['Errors']
             found = ['none' if not pixel.any() else ('red', 'green', 'blue')[pixel.argmax()] for pixel in errors[0]]
             self.assertEqual(found, expected)
 

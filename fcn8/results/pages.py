@@ -11,7 +11,7 @@ from PIL import Image
 from fcn8.files import written_whole
 
 MAX_PICTURES, MAX_BYTES = 1000, 100e6  # of a gallery, at most; the worst are kept. Of KITTI all are.
-MAX_WIDTH = 1280  # pixels; of KITTI's pictures almost all
+MAX_SIDE = 1280  # pixels: KITTI's pictures are a little narrower
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'templates')),
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -36,7 +36,7 @@ class Gallery:
         self.count += 1
         self._bytes += size
         bisect.insort(self._kept, (2 if score is None else score, self.count, size, picture))
-        while len(self._kept) > MAX_PICTURES or self._bytes > MAX_BYTES:
+        while len(self._kept) > MAX_PICTURES or self._bytes > MAX_BYTES and len(self._kept) > 1:
             self._bytes -= self._kept.pop()[2]
 
     @property
@@ -78,8 +78,8 @@ def data_url(picture):
     return 'data:image/jpeg;base64,' + base64.b64encode(imageio.imwrite('<bytes>', picture, format='jpg')).decode()
 
 
-def shrunk(picture, width=MAX_WIDTH):
-    """A picture, uint8 [height, width, 3] or [height, width], that is no wider than so many pixels."""
-    if picture.shape[1] <= width:
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((width, max(1, picture.shape[0] * width // picture.shape[1]))))
+def shrunk(picture, side=MAX_SIDE):
+    """A picture, uint8 [height, width, 3] or [height, width], with sides of that many pixels at most."""
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side))
+    return np.asarray(image)
