@@ -112,7 +112,7 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scal
     cross_entropy_loss = cross_entropy / tf.maximum(distributed.mean(tf.reduce_sum(labels)), 1.0)
     optimizer = distributed.average_gradients(ClippedAdam(learning_rate))
     if loss_scaling:
-        optimizer = tf.train.experimental.MixedPrecisionLossScaleOptimizer(optimizer, 'dynamic')
+        optimizer = tf.train.experimental.MixedPrecisionLossScaleOptimizer(optimizer, device.loss_scale())
     train_op = optimizer.minimize(cross_entropy_loss + tf.losses.get_regularization_loss())
     return logits, train_op, distributed.mean(cross_entropy_loss)
 

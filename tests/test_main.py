@@ -162,6 +162,20 @@ class Optimize(Case):
         np.testing.assert_array_equal(plain, self.scores)
         self.assertTrue((scaled[1] != self.scores[1]).all())
 
+    def test_loss_scaling_follows_the_gradients(self):
+        """Large ones first, which only a low scale keeps finite, and then small ones, which need a high one."""
+        scores, factor = tf.Variable(self.scores), tf.placeholder(tf.float32)
+        last_layer = tf.cast(tf.cast(scores, tf.float16), tf.float32) * factor
+        _, train_op, _ = main.optimize(last_layer, self.labels, 0.01, 2, loss_scaling=True)
+        with tf.Session() as sess:
+            sess.run(tf.global_variables_initializer())
+            for _ in range(10):
+                sess.run(train_op, {factor: 100.})
+            before = sess.run(scores)
+            for _ in range(400):
+                sess.run(train_op, {factor: 1e-11})
+            self.assertTrue((sess.run(scores)[1] != before[1]).all())
+
     def test_loss_scaling_changes_nothing_where_nothing_vanishes(self):
         plain, scaled = self.step(steps=3), self.step(steps=3, loss_scaling=True)
         self.assertAlmostEqual(plain[0], scaled[0], places=6)
