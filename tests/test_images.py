@@ -36,10 +36,10 @@ class Reading(Case):
                 np.testing.assert_array_equal(images.read_picture(self.path('picture.JPG')), np.full((32, 48, 3), 200))
 
     def test_other_formats_are_refused_with_the_command_that_converts_them(self):
-        exif = Image.Exif()
+        exif, turned = Image.Exif(), np.rot90(COLOURS, -1)
         exif[images.EXIF_ORIENTATION] = 6
-        for name, settings, expected in (('a b.c.tif', {}, COLOURS), ('b.BMP', {}, COLOURS),
-                                         ('c.webp', dict(lossless=True, exif=exif), np.rot90(COLOURS, -1))):
+        for name, settings, expected in (('a b.c.tif', dict(exif=exif), turned), ('b.BMP', {}, COLOURS),
+                                         ('c.webp', dict(lossless=True, exif=exif), turned)):
             path = self.path("it's here", name)
             imageio.imwrite(self.path("it's here", 'other.png'), COLOURS)
             Image.fromarray(COLOURS).save(path, **settings)

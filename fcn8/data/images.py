@@ -21,9 +21,9 @@ EXIF_ORIENTATION = 0x0112
 MIN_SIDE = 32  # pixels: one of the network's last layer
 CHECKED = 300  # pictures of a folder, at most, that are read before the first step: all of KITTI's
 PNG_END, JPEG_END = b'\0\0\0\0IEND\xaeB`\x82', b'\xff\xd9'
-# To PNG, upright. Python, since not everybody has ImageMagick
-CONVERT = ('python -c "import sys; from PIL import Image, ImageOps; [ImageOps.exif_transpose(Image.open(path)).save('
-           "path.rpartition('.')[0] + '.png') for path in sys.argv[1:]]\"")
+# To PNG, upright; in Python, since not everybody has ImageMagick. A copy, as Pillow turns a TIFF when it reads it.
+CONVERT = ('python -c "import sys; from PIL import Image, ImageOps; [ImageOps.exif_transpose(Image.open(path).copy())'
+           ".save(path.rpartition('.')[0] + '.png') for path in sys.argv[1:]]\"")
 THREADS = min(os.cpu_count() or 1, 8)  # that read and write pictures while the network computes
 
 # Pillow warns of a picture with more pixels than it considers safe; here it is refused.
