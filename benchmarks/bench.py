@@ -39,6 +39,7 @@ IMAGE_SHAPE = Settings.image_shape
 NUM_CLASSES = len(KITTI_ROAD)
 SIDES = ('starter', 'ours')
 GPU_STEP = 0.1  # seconds: a step of 5 pictures on a GPU, for which the consumer below sleeps
+FAST_GPU_STEP = 0.02  # seconds: the same on a data centre's GPU
 PAINTED = 32  # pictures in a round of inference
 MATRIX = 4096  # rows and columns of the matrices of which a product shows what the machine can do
 PICTURES = (50, 100, 194)  # numbers of pictures by which the growth is shown
@@ -230,6 +231,20 @@ def waiting(get_batches_fn, batch_size):
         time.sleep(GPU_STEP)
 
 
+def host_time(job):
+    """Seconds for a step of train_nn() without its network: batch, conversion and feed, with the pictures in memory."""
+    get_batches_fn = make_batches(job, 'ours')
+    callback = Callback(Settings(epochs=6, batch_size=job.batch_size), get_batches_fn)
+    with tf.Graph().as_default(), tf.Session() as sess, quietly():
+        feeds = [tf.placeholder(tf.float32, [None, None, None, 3]),
+                 tf.placeholder(tf.bool, [None, None, None, NUM_CLASSES]), tf.placeholder(tf.float32),
+                 tf.placeholder(tf.float32)]
+        main.train_nn(sess, callback.settings.epochs, job.batch_size, get_batches_fn, tf.group(*map(tf.shape, feeds)),
+                      tf.constant(0.), *feeds, callback=callback)
+    steps = -(-get_batches_fn.pictures // job.batch_size)
+    return min(entry['seconds'] for entry in callback.history) / steps
+
+
 def in_a_process(function, *args):
     """Runs function(*args) in a new process; returns (what it returns, peak memory of the process in MB)."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
@@ -360,6 +375,13 @@ def print_waiting(job):
         make_batches(job, 'starter'), make_batches(job, 'ours'), make_batches(job, 'ours', cache_mb=0))])
 
 
+def print_host_time(job):
+    seconds = host_time(job)
+    print(f'\nBatch, conversion and feed of {job.batch_size} pictures in memory take {milliseconds(seconds)} ms of the '
+          f'main thread: a GPU with steps of {1000 * FAST_GPU_STEP:.0f} ms waits '
+          f'{100 * seconds / (seconds + FAST_GPU_STEP):.1f} % of the time.')
+
+
 def print_limit(job, rounds):
     operations, seconds = forward_pass(job, rounds)
     rate = matrix_product_rate(rounds)
@@ -406,6 +428,7 @@ def bench():
         print_machine()
     print_comparison(job, arguments.rounds)
     print_waiting(job)
+    print_host_time(job)
     print_limit(job, arguments.rounds)
     print_amp(job, arguments.rounds)
     print_growth(job)

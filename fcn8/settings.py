@@ -110,7 +110,8 @@ class Settings:
                            'the best epoch is the one with the highest IoU')
     augment: bool = _option('data', FLAG, False, 'mirror, shift, relight and shadow the pictures anew in each epoch')
     cache_mb: int = _option('data', COUNT_OR_ZERO, 1024, 'memory, in MiB, for pictures that have been read; the others '
-                                                         'are read again in each epoch')
+                                                         'are read again in each epoch, with up to nine batches beside '
+                                                         'it')
     seed: int = _option('training', SEED, 0, "fixes the order of the pictures, their augmentation, the decoder's first "
                                              'weights and the scenes of the demo')
     decay: bool = _option('training', FLAG, False, 'warm up: the learning rate rises from 0 in the first quarter of '

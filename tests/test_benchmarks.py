@@ -1,6 +1,7 @@
 """The benchmarks, at their smallest."""
 import os
 import random
+import re
 import sys
 from unittest import mock
 
@@ -52,6 +53,21 @@ class Bench(BenchmarkCase):
             self.assertIn(name, rows)
         self.assertRegex(self.printed.getvalue(), r'forward pass takes [\d.]+ GFLOP')
         self.assertIn('Of the pixels of the overlays 0 differ', self.printed.getvalue())
+        self.assertRegex(self.printed.getvalue(), r'of 5 pictures in memory take [\d.]+ ms of the main thread')
+
+
+class Gradients(BenchmarkCase):
+    def test_a_row_for_each_layer(self):
+        import bench
+        import gradients
+        self.write_kitti()
+        self.write_vgg()
+        arguments = ['gradients.py', '--vgg', self.path('vgg'), '--data', self.path('data_road'), '--steps', '1']
+        with mock.patch.object(sys, 'argv', arguments), mock.patch.object(bench, 'IMAGE_SHAPE', SHAPE):
+            gradients.gradients()
+        rows = re.findall(r'\| (\S+) \| \d\.\de-\d+ \| \d\.\de-\d+( \| \d+ %){3} \|', self.printed.getvalue())
+        self.assertEqual(len(rows), 15 + 6)
+        self.assertRegex(self.printed.getvalue(), r'largest gradient of a variable is [\d.]+ \(\S+\): .* 2\^\d+\.')
 
 
 class Fuzz(BenchmarkCase):
