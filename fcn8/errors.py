@@ -13,7 +13,9 @@ SAME_SIGNAL = 0.3  # seconds within which two are one: timeout(1) and job schedu
 RESOURCE_EXHAUSTED = 8  # TensorFlow's error code
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-GPU_OUT_OF_MEMORY = ('Dst tensor is not initialized', 'Failed to get convolution algorithm')  # other codes have them
+# Messages of errors with other codes
+GPU_OUT_OF_MEMORY = ('out of memory', 'Dst tensor is not initialized', 'Failed to get convolution algorithm',
+                     'CUDNN_STATUS_ALLOC_FAILED', 'CUBLAS_STATUS_ALLOC_FAILED')
 
 
 class UserError(Exception):
@@ -62,8 +64,10 @@ def _describe(error, out_of_memory_hint):
     """The line for an error that a user can cause, None for any other."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, MemoryError) or is_out_of_memory(error):
-        return f'out of memory: try {out_of_memory_hint}'
+    if is_out_of_memory(error):
+        on_gpu = 'GPU' in str(error) or getattr(error, 'error_code', RESOURCE_EXHAUSTED) != RESOURCE_EXHAUSTED
+        return (f'out of memory: try {out_of_memory_hint}'
+                + ', and end what else uses the GPU: nvidia-smi shows it' * on_gpu)
     if isinstance(error, OSError):
         text = (f'{error.filename}: ' if error.filename else '') + reason(error)
         return '. '.join(filter(None, [text, _advice(error)]))
@@ -80,9 +84,9 @@ def _print_last_line(line, debug):
 
 
 def is_out_of_memory(error):
-    """Whether TensorFlow has raised an error because memory ran out."""
-    return _is_tensorflow_error(error) and (error.error_code == RESOURCE_EXHAUSTED or
-                                            any(text in error.message for text in GPU_OUT_OF_MEMORY))
+    """Whether an error was raised because memory ran out, that of the GPU or that of the machine."""
+    return isinstance(error, MemoryError) or _is_tensorflow_error(error) and (
+        error.error_code == RESOURCE_EXHAUSTED or any(text in error.message for text in GPU_OUT_OF_MEMORY))
 
 
 def _is_tensorflow_error(error):

@@ -31,15 +31,18 @@ class InOneLine(Case):
 
     def test_errors_that_a_user_can_cause(self):
         out_of_memory = 'error: out of memory: try a smaller --batch-size\n'
+        on_gpu = out_of_memory[:-1] + ', and end what else uses the GPU: nvidia-smi shows it\n'
         for error, expected in (
                 (UserError('two\nlines'), 'error: two lines\n'),
                 (FileNotFoundError(2, 'No such file', 'a/file'), 'error: a/file: No such file\n'),
                 (OSError('the network is down'), 'error: the network is down\n'),
                 (MemoryError(), out_of_memory),
                 (tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating\nmore lines'), out_of_memory),
-                # How GPUs say it, too
-                (tf.errors.InternalError(None, None, 'Dst tensor is not initialized.'), out_of_memory),
-                (tf.errors.UnknownError(None, None, 'Failed to get convolution algorithm. This is'), out_of_memory)):
+                # How GPUs say it
+                (tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating on device:GPU:0'), on_gpu),
+                (tf.errors.InternalError(None, None, 'Dst tensor is not initialized.'), on_gpu),
+                (tf.errors.InternalError(None, None, 'cudaGetDevice() failed. Status: out of memory'), on_gpu),
+                (tf.errors.UnknownError(None, None, 'Failed to get convolution algorithm. This is'), on_gpu)):
             with self.subTest(type(error)):
                 self.assertEqual(self.ended(error), expected)
 
@@ -137,6 +140,16 @@ class Program(RunCase):
         self.assertEqual(self.main('--resume', folder)[0], 0)
         self.assertEqual(len(self.history(folder)), 1)
         self.assertTrue(os.path.exists(os.path.join(folder, 'index.html')))
+
+    def test_out_of_memory_while_painting(self):
+        """A smaller batch would not help: the training has ended."""
+        error = tf.errors.ResourceExhaustedError(None, None, 'OOM when allocating')
+        with mock.patch.object(helper, 'save_inference_samples', side_effect=error):
+            status, stderr = self.main('--epochs', '1')
+        folder = 'runs/' + os.readlink('runs/latest')
+        self.assertEqual((status, stderr.splitlines()[-1]), (
+            2, 'error: out of memory after the last epoch; what is trained is saved. End other programs that need '
+               f'memory, then, to go on: python main.py --resume {folder}'))
 
     def test_debug_shows_the_stack_trace(self):
         shutil.rmtree('data/vgg/variables')

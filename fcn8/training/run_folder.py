@@ -22,7 +22,7 @@ import PIL
 from fcn8 import distributed
 from fcn8.data import images, kitti, labels
 from fcn8.device import gpu_advice, gpu_name, uses_tf32
-from fcn8.errors import Stopped, UserError
+from fcn8.errors import Stopped, UserError, is_out_of_memory
 from fcn8.files import check_space, check_writable, digest, digest_of_files, locked, written_whole
 from fcn8.results import run_list, saved_model
 from fcn8.results.report import Report
@@ -93,6 +93,9 @@ class RunFolder:
             place = callback.describe_progress() + '; '
             raise Stopped(getattr(error, 'signum', signal.SIGINT),
                           (place if callback.history or callback.pictures else '') + advice)
+        if is_out_of_memory(error) and callback.next_epoch > self.settings.epochs:  # a smaller batch would not help
+            raise UserError(f'out of memory {callback.describe_progress()}; what is trained is saved. End other '
+                            f'programs that need memory, then, {advice}') from error
 
     def _check_end(self):
         """Check now what the end of the run needs, rather than after hours of training.
