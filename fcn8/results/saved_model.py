@@ -144,7 +144,8 @@ def load(run):
     classes = read_classes(its_classes if os.path.exists(its_classes) else None)
     config = tf.ConfigProto()
     # Of an older run: the graph optimiser copies constants, which are its weights, over and over.
-    config.graph_options.rewrite_options.disable_meta_optimizer = not os.path.exists(os.path.join(path, 'variables'))
+    config.graph_options.rewrite_options.disable_meta_optimizer = not os.path.exists(
+        os.path.join(path, 'variables', 'variables.index'))
     with tf.Graph().as_default(), tf.Session(config=config) as sess:
         try:
             signature = tf.saved_model.loader.load(sess, ['serve'], path).signature_def['serving_default']
