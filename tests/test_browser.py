@@ -3,6 +3,7 @@ import base64
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import tempfile
@@ -13,9 +14,10 @@ import numpy as np
 
 from fcn8.files import read_json
 from fcn8.results import pages, run_list
-from tests.support import TrainedCase, write
+from tests.support import TrainedCase, read, write
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+PATIENCE = 100  # seconds
 KEYS = {'Escape': 27, 'Enter': 13, 'ArrowLeft': 37, 'ArrowUp': 38, 'ArrowRight': 39, 'ArrowDown': 40}
 
 
@@ -54,9 +56,10 @@ class Browser:
 
     def _receive(self):
         while b'\0' not in self._buffer:
-            part = os.read(self._answers, 2 ** 20)
+            ready, _, _ = select.select([self._answers], [], [], PATIENCE)
+            part = ready and os.read(self._answers, 2 ** 20)
             if not part:
-                raise EOFError('Chromium has ended')
+                raise RuntimeError('Chromium has ended' if ready else f'Chromium did not answer in {PATIENCE} s')
             self._buffer += part
         message, _, self._buffer = self._buffer.partition(b'\0')
         return json.loads(message.decode())
@@ -230,10 +233,15 @@ class Pages(TrainedCase):
                          [None] * 7 + ['ascending'])
 
     def test_a_phone_needs_no_scrolling_sideways(self):
-        for path in (self.page, self.write_list(), self.write_predicted()):
+        """Nor are numbers broken into lines, with those of the run before beside them."""
+        self.main('--epochs', '1', '--validation', '0.25')
+        for path in (self.page, 'runs/latest/index.html', self.write_list(), self.write_predicted()):
             self.browser.open(path, width=360)
             self.browser.get("document.querySelectorAll('details').forEach(element => element.open = true)")
             self.assertEqual(self.browser.get('document.documentElement.scrollWidth'), 360, path)
+            heights = self.browser.get("[...document.querySelectorAll('.cards td')].map(cell => cell.offsetHeight)")
+            self.assertEqual([height for height in heights if height > 30], [], path)
+        self.assertIn(b'Compared with run 1.5', read('runs/latest/index.html'))
 
     def test_dark_mode(self):
         for path in (self.page, self.write_list()):
