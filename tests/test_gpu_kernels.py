@@ -2,7 +2,9 @@
 from fcn8.tf1 import tf
 
 import glob
+import itertools
 import os
+import unittest
 from unittest import mock
 
 from tensorflow.core.protobuf import device_properties_pb2
@@ -13,7 +15,8 @@ import numpy as np
 
 import helper
 import main
-from fcn8 import device
+from fcn8 import device, distributed, launcher
+from fcn8.collectives import Collectives
 from fcn8.data.classes import KITTI_ROAD, Classes
 from fcn8.results import saved_model
 from fcn8.results.segmenter import softmax_of
@@ -39,7 +42,7 @@ def rewritten(ops, precision='float32'):
     meta_graph = tf.MetaGraphDef()
     meta_graph.graph_def.CopyFrom(tf.graph_util.extract_sub_graph(ops[0].graph.as_graph_def(), [op.name for op in ops]))
     for node in meta_graph.graph_def.node:
-        node.device = PLACES + 'GPU:0'
+        node.device = PLACES + ('CPU:0' if node.device.endswith('CPU:0') else 'GPU:0')
     meta_graph.collection_def['train_op'].node_list.value.extend(op.name for op in ops)
     return tf_optimizer.OptimizeGraph(device.session_config(precision), meta_graph, cluster=virtual_gpu()).node
 
@@ -50,8 +53,9 @@ def without_gpu_kernel(nodes):
         return kernel.device_type in ('GPU', 'DEFAULT') and all(
             node.attr[each.name].type in each.allowed_values.list.type for each in kernel.constraint)
 
-    return sorted({node.op for node in nodes if node.op not in ('NoOp', 'Placeholder') and not any(
-        takes(kernel, node) for kernel in kernels.get_registered_kernels_for_op(node.op).kernel)})
+    return sorted({node.op for node in nodes if node.op not in ('NoOp', 'Placeholder') and 'CPU' not in node.device
+                   and not any(takes(kernel, node)
+                               for kernel in kernels.get_registered_kernels_for_op(node.op).kernel)})
 
 
 def types_of(nodes, *ops):
@@ -102,6 +106,18 @@ class GpuKernels(Case):
             nodes = tf.graph_util.extract_sub_graph(graph_def, [result]).node
             self.assertIn('ResizeBilinear', {node.op for node in nodes})
             self.assertEqual(without_gpu_kernel(nodes), [])
+
+    @unittest.skipIf(tf.__version__.startswith('1.'), 'TensorFlow 1 trains in several processes with Horovod')
+    def test_the_whole_network_in_two_processes(self):
+        engine = Collectives.__new__(Collectives)  # without the other process
+        engine._keys = itertools.count(1)
+        vgg_path = self.write_vgg()
+        with mock.patch.object(launcher, 'SIZE', 2), mock.patch.object(distributed, '_engine', engine), \
+                tf.Session() as sess:
+            _, (_, train_op, loss) = build_fcn(sess, vgg_path, loss_scaling=True)
+        nodes = rewritten([train_op, loss.op], 'float16')
+        self.assert_mixed_precision(nodes)
+        self.assertEqual(types_of(nodes, 'CollectiveReduce'), {'float32'})
 
     def test_a_kernel_that_is_missing_is_found(self):
         resized = tf.raw_ops.ScaleAndTranslate(images=tf.zeros([1, 2, 2, 1]), size=[4, 4], scale=[2., 2.],
