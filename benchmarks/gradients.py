@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Prints how small and how large the gradients are, by which the loss scale of a training in float16 is chosen:
 
-    python benchmarks/gradients.py --vgg data/vgg --data data/data_road              before the first step
-    python benchmarks/gradients.py --vgg data/vgg --data data/data_road --steps 12   after steps with one picture each
+    python benchmarks/gradients.py --vgg data/vgg --data data/data_road                      before the first step
+    python benchmarks/gradients.py --vgg data/vgg --data data/data_road --decoder-first 30   of a trained decoder
 
 The gradients are those of a batch of the published size, computed in float32.
 """
@@ -14,33 +14,39 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 from fcn8.tf1 import tf
 
 import argparse
+import tempfile
 
 import numpy as np
 
 import main
-from bench import NUM_CLASSES, Job, make_batches, network, print_row
+from bench import NUM_CLASSES, Job, make_batches, make_features, network, print_row, quietly
 from fcn8.settings import COUNT_OR_ZERO, Settings
 from fcn8.training import variables
+from fcn8.training.callback import Callback
 
 SCALES = 15, 18, 20  # powers of two: the first is the one with which TensorFlow starts
 
 
-def measure(job, steps):
+def train_decoder(job, epochs):
+    """{name: value} of the decoder's variables after so many epochs on features."""
+    with tempfile.TemporaryDirectory() as folder:
+        _, get_batches_fn = make_features(job, folder)
+        settings = Settings(epochs=epochs, image_shape=get_batches_fn.image_shape)
+        with quietly():
+            return main.train_decoder(settings, get_batches_fn, Callback(settings, get_batches_fn))
+
+
+def measure(job, decoder):
     """{name: the gradient's values that are not zero} of the layers' outputs, and the same of the variables."""
     with network(job) as (sess, image_input, keep_prob, nn_last_layer):
         convolutions = [op for op in sess.graph.get_operations() if op.type in ('Conv2D', 'Conv2DBackpropInput')]
         labels = tf.placeholder(tf.bool, [None, None, None, NUM_CLASSES])
-        _, train_op, loss = main.optimize(nn_last_layer, labels, Settings.learning_rate, NUM_CLASSES)
+        _, _, loss = main.optimize(nn_last_layer, labels, Settings.learning_rate, NUM_CLASSES)
         trained = tf.trainable_variables()
         gradients = tf.gradients(loss, [op.outputs[0] for op in convolutions] + trained)
-        variables.initialize(sess, {})
-        get_batches_fn = make_batches(job, 'ours', seed=0)
-
-        def feed(batch):
-            return {image_input: batch[0], labels: batch[1], keep_prob: Settings.keep_prob}
-        for _, batch in zip(range(steps), get_batches_fn(1)):
-            sess.run(train_op, feed(batch))
-        values = sess.run(gradients, feed(next(get_batches_fn(job.batch_size))))
+        variables.initialize(sess, decoder)
+        images, one_hot = next(make_batches(job, 'ours', seed=0)(job.batch_size))
+        values = sess.run(gradients, {image_input: images, labels: one_hot, keep_prob: Settings.keep_prob})
     values = [np.abs(value[value != 0]) for value in values]
     count = len(convolutions)
     return (dict(zip([op.name.rpartition('/')[0] for op in convolutions], values)),
@@ -51,9 +57,11 @@ def gradients():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--vgg', metavar='DIR', required=True, help='SavedModel to run')
     parser.add_argument('--data', metavar='DIR', required=True, help='data_road to read')
-    parser.add_argument('--steps', type=COUNT_OR_ZERO.parse, default=0, metavar='N', help='steps to train before')
+    parser.add_argument('--decoder-first', type=COUNT_OR_ZERO.parse, default=0, metavar='N',
+                        help='epochs to train the decoder alone before')
     arguments = parser.parse_args()
-    outputs, trained = measure(Job(arguments.vgg, arguments.data, None, Settings.batch_size, False), arguments.steps)
+    job = Job(arguments.vgg, arguments.data, None, Settings.batch_size, False)
+    outputs, trained = measure(job, train_decoder(job, arguments.decoder_first) if arguments.decoder_first else {})
     print('The gradients of the outputs, and the share that is below the normal numbers of float16 at a scale:\n')
     print_row('layer', 'largest', 'median', *[f'2^{scale}' for scale in SCALES])
     print_row(*['---'] * (3 + len(SCALES)))

@@ -50,9 +50,9 @@ def loss_scale():
     """The loss scale of a training in float16, which falls while gradients overflow and rises while none does.
 
     As the loss is a mean over hundreds of thousands of pixels, the gradients of the layers' outputs are tiny, while
-    those of the decoder's kernels, sums over as many, are not: these bound the scale at first, and then fall, too. So
-    it starts high, since too high a scale costs a step for each halving, and rises after 50 steps, not TensorFlow's
-    2000, of which a whole training has 3000.
+    those of the decoder's kernels, sums over as many, are not, and bound the scale (benchmarks/gradients.py). So it
+    starts high, since too high a scale costs a step for each halving, and tries the next one after 50 good steps, not
+    TensorFlow's 2000: a whole training has 3000.
     """
     return tf.train.experimental.DynamicLossScale(initial_loss_scale=2. ** 20, increment_period=50)
 

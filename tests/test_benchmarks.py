@@ -62,7 +62,8 @@ class Gradients(BenchmarkCase):
         import gradients
         self.write_kitti()
         self.write_vgg()
-        arguments = ['gradients.py', '--vgg', self.path('vgg'), '--data', self.path('data_road'), '--steps', '1']
+        arguments = ['gradients.py', '--vgg', self.path('vgg'), '--data', self.path('data_road'),
+                     '--decoder-first', '1']
         with mock.patch.object(sys, 'argv', arguments), mock.patch.object(bench, 'IMAGE_SHAPE', SHAPE):
             gradients.gradients()
         rows = re.findall(r'\| (\S+) \| \d\.\de-\d+ \| \d\.\de-\d+( \| \d+ %){3} \|', self.printed.getvalue())
