@@ -40,8 +40,10 @@ class Pairs(Case):
             shutil.copy(os.path.join(folder, 'image_2', 'um_000000.png'), os.path.join(folder, 'image_2', name))
             shutil.copy(os.path.join(folder, 'gt_image_2', 'um_road_000000.png'),
                         os.path.join(folder, 'gt_image_2', name[:-4] + '.png'))
-        self.assertEqual([os.path.basename(label) for _, label in kitti.pair_with_labels(folder)],
+        pairs = kitti.pair_with_labels(folder)
+        self.assertEqual([os.path.basename(label) for _, label in pairs],
                          ['IMG_1.png', 'dirt_road_1.png', 'street.png', 'um_road_000000.png'])
+        self.assertEqual([kitti.category(picture) for picture, _ in pairs], ['IMG', 'dirt_road', 'none', 'um'])
 
     def test_a_label_that_is_missing_or_of_another_format(self):
         folder = self.write_kitti(count=1)

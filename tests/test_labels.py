@@ -81,6 +81,11 @@ class OwnLabels(OwnLabelCase):
         self.assertIn('unknown colour (128, 0, 0)', self.assert_user_error(
             self.read, image, dict(name='a', colour=[0, 0, 0]), dict(name='b', colour=[1, 1, 1]),
             dict(name='c', colour=[2, 2, 2])))
+        self.assertIn('unknown colour (128, 0, 0)', self.assert_user_error(
+            self.read, image, dict(name='a', colour=[0, 0, 0]), dict(name='b', colour=[1, 1, 1]),
+            dict(name='c', grey=2)))
+        self.assertRegex(self.assert_user_error(self.read, image, dict(name='a', grey=0), dict(name='b', grey=1)),
+                         'also holds {"name": "grey 2", "grey": 2}$')
         image.putpalette([0, 0, 0, 254, 254, 254, 255, 255, 255])
         self.assertIn('unknown colour (254, 254, 254)', self.assert_user_error(
             self.read, image, *(dict(name=str(value), grey=value) for value in (0, 1, 2, 255))))

@@ -25,8 +25,8 @@ def list_pictures(data_folder):
 
 
 def category(path):
-    """The category of a picture: `um` of .../um_000003.png."""
-    return stem(path).rpartition('_')[0]
+    """The category of a picture: `um` of .../um_000003.png, `none` of .../street.png."""
+    return stem(path).rpartition('_')[0] or 'none'
 
 
 def pair_with_labels(data_folder):
