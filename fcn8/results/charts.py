@@ -8,6 +8,7 @@ import numpy as np
 from fcn8.results import metrics
 
 SIZE = 4.4, 2.4  # inches of 72 pixels
+MARKED = 20  # epochs, up to which each has a dot
 # In the SVG each of these stands for what the page's style sheet says, in light and in dark mode.
 COLOURS = {'#010101': 'currentColor', '#010102': 'var(--line)', '#010103': 'var(--accent)', '#010104': 'var(--second)'}
 TEXT, GRID, FIRST, SECOND = COLOURS
@@ -47,9 +48,10 @@ def _chart(title, entries, curves, logarithmic=False):
         axes = figure.add_subplot()
         axes.set_title(title, loc='left', fontsize=11)
         axes.set_xlabel('epoch')
-        axes.xaxis.set_major_locator(MaxNLocator('auto', integer=True, min_n_ticks=1))
+        axes.xaxis.set_major_locator(MaxNLocator('auto', steps=(1, 2, 5, 10), integer=True, min_n_ticks=1))
         for (name, values), colour, line in zip(curves.items(), (FIRST, SECOND), ('-', '--')):
-            axes.plot(epochs, np.array(values, float), line, color=colour, label=name, marker='o', markersize=2.5)
+            axes.plot(epochs, np.array(values, float), line, color=colour, label=name, markersize=2.5,
+                      marker='o' if len(epochs) <= MARKED else None)
         values = np.concatenate(list(curves.values()))
         if logarithmic and values.min() > 0:
             axes.set_yscale('log')
