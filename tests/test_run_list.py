@@ -58,6 +58,12 @@ class List(Runs):
         self.assertIn('href="%3Cb%3E%20%22%26%23%FF/index.html"', text)
         self.assertNotIn('<b>', text)
 
+    def test_settings_that_an_older_version_has_not_saved_have_their_defaults(self):
+        folder = self.add('older')
+        write(os.path.join(folder, 'settings.json'),
+              b'{"settings": {"freeze_encoder": true}, "made_with": {}, "about": {}, "changes": []}')
+        self.assertEqual(self.list()[0][2:5], ['older', 'published --freeze-encoder', '50'])
+
     def test_damaged_and_unfinished_runs_do_not_break_it(self):
         self.add('good', ended=2e9)
         os.makedirs(self.path('runs', 'empty'))

@@ -15,7 +15,7 @@ class Run(NamedTuple):
     """A run as others see it; one that has not come to its end, or is damaged, has no scores.
 
     ended: seconds since 1970; of a run without scores, when it last began.
-    settings: {name: value}.
+    settings: {name: value}; those that an older version has not saved have their defaults.
     scores: {part: {title: float or None}}; the parts are training, and if there were labels validation and test.
     pictures: {part: digest of the pictures and labels}.
     thumbnail: address of a picture that is part of the page, or None.
@@ -56,8 +56,8 @@ class Run(NamedTuple):
 
     def changes_to(self, later):
         """{setting: (its value in this run, its value in a later one)} where they differ."""
-        here, there = (dict(PUBLISHED.saved(), **run.settings) for run in (self, later))
-        return {name: (here.get(name), value) for name, value in there.items() if value != here.get(name)}
+        return {name: (self.settings.get(name), value) for name, value in later.settings.items()
+                if value != self.settings.get(name)}
 
 
 def write_scores(folder, cross_entropy, scores, pictures, thumbnail):
@@ -76,7 +76,8 @@ def write_scores(folder, cross_entropy, scores, pictures, thumbnail):
 def read(folder):
     """The Run in a folder, None if there is none."""
     try:
-        settings, began = read_saved(folder)['settings'], os.path.getmtime(os.path.join(folder, 'settings.json'))
+        settings = dict(PUBLISHED.saved(), **read_saved(folder)['settings'])
+        began = os.path.getmtime(os.path.join(folder, 'settings.json'))
     except (UserError, OSError):
         return None
     unfinished = Run(folder, settings, began, {}, {}, None)
