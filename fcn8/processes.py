@@ -76,5 +76,5 @@ def _wait(children, stops):
         time.sleep(0.1)
     code = codes[first or 0]
     if code < 0 and LOST not in codes and not stops:
-        sys.stderr.write(f'error: process {first} was ended by {signal.Signals(-code).name}\n')
+        sys.stderr.write(f'error: process {first} was ended by {signal.Signals(-code).name}. Start again, or go on with --resume\n')
     return code if code >= 0 else 128 - code

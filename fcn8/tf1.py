@@ -35,8 +35,8 @@ for line in sys.stdin.buffer:
 @contextlib.contextmanager
 def _without_native_chatter():
     """Filter the chatter out of what the C++ side writes to stderr in the meantime."""
-    # With several processes TensorFlow warns of each session that is closed.
-    if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1' if launcher.SIZE == 1 else '2') == '0':
+    # With several processes TensorFlow warns of each session that is closed, and says a lost process in ten lines.
+    if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1' if launcher.SIZE == 1 else '3') == '0':
         yield
         return
     # In a process of its own, so that the last lines before an abort get through; no Ctrl-C reaches its session.
