@@ -74,7 +74,8 @@ def _wait(children, stops):
         if None not in codes or time.time() > deadline or codes[0] is not None and (codes[0] >= 0 or stops):
             break
         time.sleep(0.1)
-    code = codes[first or 0]
+    code = codes[first or 0] if codes[0] != 0 else 0  # 0: the chief has come to its end
     if code < 0 and LOST not in codes and not stops:
-        sys.stderr.write(f'error: process {first} was ended by {signal.Signals(-code).name}. Start again, or go on with --resume\n')
+        name = signal.Signals(-code).name
+        sys.stderr.write(f'error: process {first} was ended by {name}. Start again, or go on with --resume\n')
     return code if code >= 0 else 128 - code
