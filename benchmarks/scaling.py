@@ -1,25 +1,35 @@
 #!/usr/bin/env python3
-"""What it costs to average the gradients over several processes: measured where horovodrun starts it, and computed.
+"""What it costs to average the gradients over several processes: measured with the engine that is there, and computed.
 
-    horovodrun -np 2 python benchmarks/scaling.py       measures here, and computes
-    python benchmarks/scaling.py                        computes the tables of docs/scaling.md
+    python benchmarks/scaling.py --processes 2          measures here, and computes
+    python benchmarks/scaling.py                        computes the tables of docs/many_gpus.md
 """
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 
+from fcn8 import launcher, processes
+
+if __name__ == '__main__' and launcher.SIZE == 1 and sys.argv[1:2] == ['--processes']:
+    processes.run(int(sys.argv[2]))  # before TensorFlow is loaded, which takes a GPU
+
 from fcn8.tf1 import tf
 
 import time
+from unittest import mock
 
 import numpy as np
 
-from fcn8 import launcher
+from fcn8 import collectives, distributed
 
 ROUNDS = 5
 BATCH = 5  # pictures in a step of each process
-FLOATS = {'everything': 134271436, 'the decoder': 10892}  # VGG-16 has 134260544 of them
+CHANNELS = 3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512  # of VGG-16's input and 13 convolutions
+VGG = [9 * before * after + after for before, after in zip(CHANNELS, CHANNELS[1:])] + [
+    49 * 512 * 4096 + 4096, 4096 * 4096 + 4096]  # numbers in each layer, and in those of the decoder for two classes
+DECODER = [2 * 4096 + 2, 4 * 16 + 2, 2 * 512 + 2, 4 * 16 + 2, 2 * 256 + 2, 4 * 256 + 2]
+FLOATS = {'everything': sum(VGG + DECODER), 'the decoder': sum(DECODER)}
 PROCESSES = (1, 8, 64)
 IN_A_MACHINE = 8  # processes, at most
 
@@ -78,28 +88,31 @@ def tell_speed(seconds, processes, rate):
             f'({seconds / slow:.0%} to {seconds / fast:.0%})')
 
 
-def measure(hvd):
-    """Print the median of some all-reduces, of which the first is left out."""
-    for name, count in FLOATS.items():
-        for compression in ('none', 'fp16'):
-            with tf.Graph().as_default(), tf.Session() as sess:
-                gradient = tf.Variable(tf.ones([count]))
-                mean = hvd.allreduce(gradient, compression=getattr(hvd.Compression, compression))
-                sess.run(gradient.initializer)
+def measure():
+    """Print the median time to average some gradients, without the first; in TensorFlow 2 in several buckets."""
+    for name, sizes in (('everything', VGG + DECODER), ('the decoder', DECODER)):
+        for bucket in (collectives.BUCKET, 1, 1e12) if launcher.WORKERS else (0,):
+            with tf.Graph().as_default(), distributed.session() as sess, \
+                    mock.patch.object(collectives, 'BUCKET', bucket):
+                variables = [tf.Variable(tf.ones([size])) for size in sizes]
+                sess.run([variable.initializer for variable in variables])
+                optimizer = distributed.average_gradients(tf.train.GradientDescentOptimizer(1.))
+                gradients = optimizer.compute_gradients(tf.add_n([tf.reduce_sum(tf.square(v)) / 2 for v in variables]))
+                average = tf.group(*(gradient for gradient, _ in gradients))
                 seconds = []
                 for _ in range(1 + ROUNDS):
+                    distributed.gather(None)  # so that all begin at once
                     start = time.time()
-                    sess.run(mean.op)
+                    sess.run(average)
                     seconds.append(time.time() - start)
-            if hvd.rank() == 0:
-                print(f'{hvd.size()} processes here, gradients of {name}, compression {compression}: '
-                      f'{np.median(seconds[1:]):.4g} s', flush=True)
+            buckets = f' in buckets of {bucket:.0e} bytes' * bool(bucket)
+            print(f'{launcher.SIZE} processes here, gradients of {name}{buckets}: {np.median(seconds[1:]):.4g} s',
+                  flush=True)
 
 
 if __name__ == '__main__':
     if launcher.SIZE > 1:
-        import horovod.tensorflow as hvd
-        hvd.init()
-        measure(hvd)
+        with distributed.together():
+            measure()
     if launcher.RANK == 0:
         compute()

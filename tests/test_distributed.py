@@ -38,9 +38,11 @@ def train_and_keep_weights(settings):
     train_nn = main.train_nn
 
     def train(sess, *args):
+        first_epoch = args[-1].next_epoch
         losses = train_nn(sess, *args)
-        weights = {variable.op.name: variable for variable in tf.trainable_variables()}
-        np.savez(f'weights-{distributed.rank()}.npz', **sess.run(weights))
+        if first_epoch <= len(losses):  # with a frozen encoder the last call only gets the best weights, in the chief
+            weights = {variable.op.name: variable for variable in tf.trainable_variables()}
+            np.savez(f'weights-{distributed.rank()}.npz', **sess.run(weights))
         return losses
 
     # As on a GPU with tensor cores, of which the scaling of the loss can be had here, too.
