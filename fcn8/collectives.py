@@ -60,7 +60,7 @@ class Collectives:
         That is also the time for the launcher to end this process where the chief has ended in the same error.
         """
         if launcher.RANK or isinstance(error, tf.errors.OpError):
-            time.sleep(2 * (lifeline.PATIENCE + lifeline.INTERVAL))
+            time.sleep(lifeline.PATIENCE + 3 * lifeline.INTERVAL)
         return False
 
     def leave(self):
