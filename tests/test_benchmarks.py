@@ -38,7 +38,7 @@ class Bench(BenchmarkCase):
         self.assertIn('not the VGG-16 model', self.assert_user_error(self.bench))
         self.write_vgg()
         os.remove(self.path('data_road/training/gt_image_2/um_road_000001.png'))
-        self.assertIn('um_road_000001.png is missing', self.assert_user_error(self.bench))
+        self.assertIn('um_road_000001.png or um_000001.png is missing', self.assert_user_error(self.bench))
         self.assertEqual(self.printed.getvalue(), '')
 
     def test_every_table_is_printed(self):

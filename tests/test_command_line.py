@@ -127,7 +127,7 @@ class Needs(RunCase):
         write('file', b'')
         self.refused('file: cannot be written', '--runs-dir', 'file')
         os.remove('data/data_road/testing/gt_image_2/um_road_000001.png')
-        self.refused('testing/image_2/um_000001.png: its label um_road_000001.png is missing')
+        self.refused('testing/image_2/um_000001.png: its label um_road_000001.png or um_000001.png is missing')
 
 
 class Program(Case):
