@@ -129,8 +129,8 @@ class _Horovod:
                 raise RuntimeError('it was built without support for what started these processes: use horovodrun')
         except Exception as error:  # Horovod may be missing, or compiled for another TensorFlow or another launcher
             raise UserError(f'this is process {rank()} of {size()}, and Horovod cannot be used: {reason(error)}. '
-                            'Install requirements-distributed.txt as docs/many_gpus.md says, or start one process '
-                            'without horovodrun') from error
+                            'Install requirements-distributed.txt as docs/many_gpus.md says, or take TensorFlow 2, '
+                            'whose --processes does without') from error
         self._hvd, self.average_gradients = hvd, hvd.DistributedOptimizer
 
     def session(self, config):

@@ -3,11 +3,12 @@ import contextlib
 import io
 import os
 import re
+import sys
 from unittest import mock
 
 from fcn8.tf1 import tf
 
-from fcn8 import command_line, launcher
+from fcn8 import command_line, launcher, processes
 from fcn8.data import demo
 from fcn8.results import evaluate, predict
 from fcn8.settings import Settings
@@ -91,6 +92,19 @@ class Parse(CommandLineCase):
                          (None, 'x', self.path('runs', '1.5'), True))
         with mock.patch.multiple(launcher, RANK=1, SIZE=2):
             self.ends(['--predict', 'x', '--model', 'runs/1'], 'are for one process')
+
+    def test_processes(self):
+        with mock.patch.object(processes, 'run') as run, mock.patch.object(sys, 'argv', ['main.py', '--demo']):
+            command_line.begin()
+            run.assert_not_called()
+            sys.argv += ['--processes', '3']
+            self.assertEqual(command_line.begin().settings, Settings(epochs=10, batch_size=1))
+            run.assert_called_once_with(3)
+            with mock.patch.multiple(launcher, RANK=1, SIZE=3):  # one that has been started
+                command_line.begin()
+                self.ends(['--processes', '2'], '--processes: 3 have been started already')
+            run.assert_called_once()
+        self.ends(['--predict', 'x', '--model', 'runs/1', '--processes', '2'], 'cannot be combined with --processes')
 
 
 class Execute(CommandLineCase):

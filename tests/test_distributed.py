@@ -81,6 +81,11 @@ class Start(Case):
                 self.assertRegex(self.assert_user_error(main.run, settings),
                                  'process 1 of 2, and Horovod cannot be used: .*' + expected)
 
+    def test_tf_config_in_tensorflow_1(self):
+        with mock.patch.multiple(launcher, RANK=1, SIZE=2, WORKERS=[('one', 1), ('other', 1)]), \
+                mock.patch.object(tf, '__version__', '1.15.0'):
+            self.assertRegex(self.assert_user_error(main.run, Settings()), 'TF_CONFIG needs TensorFlow 2, .*horovodrun')
+
     def test_processes_that_have_found_different_things(self):
         found = {'TensorFlow': '1.15.0', 'precision': 'float32'}
         with mock.patch.object(distributed, 'gather', lambda value: [value, value, dict(value, precision='float16')]):
