@@ -91,7 +91,7 @@ class Predictions(Case):
             for name, file in (('Overlays', ''), ('Page', 'index.html'))])
         page = read(os.path.join(self.run_folder, 'predicted', 'some', 'index.html')).decode()
         self.assertNotIn('<b>.png', page)
-        self.assertEqual(re.findall('data-category="(.*?)"', page), ['', 'um'])
+        self.assertEqual(re.findall('data-category="(.*?)"', page), ['none', 'um'])
         addresses = re.findall(r'(?:src|href)="(.*?)"', page)
         self.assertEqual(set(address.split(',')[0] for address in addresses), {'data:', 'data:image/jpeg;base64'})
         shown = [imageio.imread(base64.b64decode(address.split(',')[1])) for address in addresses[1:]]
