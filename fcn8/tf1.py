@@ -5,7 +5,7 @@ of 1.x switched on. To see all log lines, and the stack trace of a failed import
 TF_CPP_MIN_LOG_LEVEL to 0.
 """
 import contextlib
-import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -74,8 +74,10 @@ def _import_tensorflow():
 # Ctrl-C ends an import at once; as an exception it would show a trace, or be swallowed on the way.
 _on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_DFL)
 try:
-    for package in ('numpy', 'scipy.ndimage', 'imageio', 'imageio_ffmpeg', 'PIL', 'tqdm', 'h5py'):
+    for package in ('numpy', 'scipy.ndimage', 'imageio', 'imageio_ffmpeg', 'PIL', 'tqdm', 'h5py', 'jinja2'):
         importlib.import_module(package)
+    if not importlib.util.find_spec('matplotlib'):  # loaded only when a run has ended
+        raise ImportError("No module named 'matplotlib'")
     tf = _import_tensorflow()
 except Exception as error:  # a TensorFlow among the wrong packages fails with any of a dozen exceptions
     if os.environ.get('TF_CPP_MIN_LOG_LEVEL') == '0':

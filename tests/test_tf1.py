@@ -33,6 +33,7 @@ class Import(Case):
         for module, code, expected in (
                 ('tensorflow', 'raise TypeError("Descriptors cannot be created directly.\\nmore lines")',
                  'Descriptors cannot be created directly'),
+                ('h5py', 'import sys\nsys.modules["matplotlib"] = None', "No module named 'matplotlib'"),
                 ('h5py', 'raise ModuleNotFoundError("No module named \'h5py\'")', "No module named 'h5py'")):
             status, output = self.start(module, code, TF_CPP_MIN_LOG_LEVEL='1')
             self.assertEqual(status, 2, output)
