@@ -116,11 +116,14 @@ class Collectives:
         return averaged[::-1]
 
     def broadcast_variables(self, sess):
+        sess.run(tf.group(*map(self._send if launcher.RANK == 0 else self._receive, tf.global_variables())))
+
+    def _send(self, variable):
         with tf.device('/cpu:0'):
-            for value in tf.global_variables():
-                if launcher.RANK == 0:
-                    sess.run(self._collective(tf.raw_ops.CollectiveBcastSend, ON_CPU, input=value, shape=value.shape))
-                else:
-                    received = self._collective(tf.raw_ops.CollectiveBcastRecv, ON_CPU, T=value.dtype.base_dtype,
-                                                shape=value.shape)
-                    sess.run(value.assign(received))
+            return self._collective(tf.raw_ops.CollectiveBcastSend, ON_CPU, input=variable, shape=variable.shape)
+
+    def _receive(self, variable):
+        with tf.device('/cpu:0'):
+            value = self._collective(tf.raw_ops.CollectiveBcastRecv, ON_CPU, T=variable.dtype.base_dtype,
+                                     shape=variable.shape)
+        return variable.assign(value)  # where the variable is
