@@ -20,13 +20,13 @@ ON_CPU, ANYWHERE = 1, 2  # keys of groups: all members of a group have to be of 
 class Collectives:
     """What distributed.py needs, between the processes of a TF_CONFIG.
 
-    describe_loss: called with the rank of a process that has ended, for the line to end with.
+    describe_lost_process: called with the rank of a process that has ended, for the line to end with.
 
     Raises UserError if this process cannot listen at its address, and if another one does not come.
     """
 
-    def __init__(self, describe_loss):
-        self._describe_loss, self._keys = describe_loss, itertools.count(1)
+    def __init__(self, describe_lost_process):
+        self._describe_lost_process, self._keys = describe_lost_process, itertools.count(1)
         if tf.__version__.startswith('1.'):
             raise UserError(f'TF_CONFIG needs TensorFlow 2, and this is {tf.__version__}: use horovodrun, as '
                             'docs/many_gpus.md says')
@@ -38,7 +38,9 @@ class Collectives:
             raise UserError(f'{host}:{port}: cannot be listened on ({reason(error)}). Is the port taken? Start again, '
                             'or change TF_CONFIG') from error
         lifeline.wait_for(launcher.WORKERS)
-        self._stop_watching = lifeline.watch(launcher.WORKERS, self._end)
+        workers = dict(enumerate(launcher.WORKERS))
+        chief = {0: workers.pop(0)}  # watches all, and ends if one does: all others watch the chief alone
+        self._stop_watching = lifeline.watch(chief if launcher.RANK else workers, self._end)
 
     def _configure(self, config=None):
         config = config or tf.ConfigProto()
@@ -51,17 +53,17 @@ class Collectives:
     def _end(self, lost):
         # At once, and in the lifeline's thread: the main thread may be waiting for the lost process.
         if not launcher.PARENT or launcher.RANK == (1 if lost == 0 else 0):
-            os.write(2, f'\nerror: {self._describe_loss(lost)}\n'.encode())
+            os.write(2, f'\nerror: {self._describe_lost_process(lost)}\n'.encode())
         os._exit(lifeline.LOST)
 
-    def is_lost(self, error):
-        """False, unless another process has ended: then the lifeline ends this one in the meantime.
+    def look_for_loss(self, error):
+        """Leave the lifeline time to end this process, if the error comes from the end of another one.
 
         That is also the time for the launcher to end this process where the chief has ended in the same error.
         """
-        if launcher.RANK or isinstance(error, tf.errors.OpError):
-            time.sleep(lifeline.PATIENCE + 3 * lifeline.INTERVAL)
-        return False
+        # Of all others, a process that is not the chief sees the end when the chief has seen it, and ended.
+        looks = bool(launcher.RANK) + isinstance(error, tf.errors.OpError)
+        time.sleep(looks * (lifeline.PATIENCE + 3 * lifeline.INTERVAL))
 
     def leave(self):
         """Stay until the chief, which still paints, has ended: until then the others look whether all are there."""

@@ -90,7 +90,7 @@ def remember(folder):
     _folder = folder
 
 
-def _describe_loss(lost=None):
+def _describe_lost_process(lost=None):
     process = 'another process' if lost is None else 'process {} ({}:{})'.format(lost, *launcher.WORKERS[lost])
     advice = f'; to go on: {resume_command(_folder)}' if _folder else ''
     return f'{process} of the run has ended, and so does this one{advice}'
@@ -100,37 +100,41 @@ def _describe_loss(lost=None):
 def together():
     """Work with the other processes of this run, if there are any: only the chief prints.
 
+    Within another call it does nothing.
+
     Raises UserError if they cannot be connected, and when another process has ended.
     """
-    if size() == 1:
+    global _engine
+    if launcher.PROBLEM:
+        raise UserError(launcher.PROBLEM)
+    if size() == 1 or _engine:
         yield
         return
-    global _engine
-    _engine = Collectives(_describe_loss) if launcher.WORKERS else _Horovod()
+    _engine = Collectives(_describe_lost_process) if launcher.WORKERS else _Horovod()
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(sys.stdout if is_chief() else nowhere):
-        print(f'{size()} processes train together')
+        warning = '. Their ports are open to the network, without authentication: use a firewall'
+        print(f'{size()} processes train together' + warning * bool(launcher.WORKERS))
         try:
             yield
         except Exception as error:
-            if _engine.is_lost(error):
-                raise UserError(_describe_loss()) from error
+            _engine.look_for_loss(error)
             raise
         _engine.leave()
 
 
 class _Horovod:
     def __init__(self):
+        if not tf.__version__.startswith('1.'):
+            raise UserError(f'this is process {rank()} of {size()} of Horovod, which is for TensorFlow 1.15, and this '
+                            f'is {tf.__version__}: start with --processes {size()}, or with TF_CONFIG')
         try:
-            if not tf.__version__.startswith('1.'):
-                raise RuntimeError(f'it needs TensorFlow 1.15 on Python 3.7, and this is {tf.__version__}')
             import horovod.tensorflow as hvd
             hvd.init()
             if hvd.size() != size():
                 raise RuntimeError('it was built without support for what started these processes: use horovodrun')
         except Exception as error:  # Horovod may be missing, or compiled for another TensorFlow or another launcher
             raise UserError(f'this is process {rank()} of {size()}, and Horovod cannot be used: {reason(error)}. '
-                            'Install requirements-distributed.txt as docs/many_gpus.md says, or take TensorFlow 2, '
-                            'whose --processes does without') from error
+                            f'To install it: {launcher.INSTALL_HOROVOD}') from error
         self._hvd, self.average_gradients = hvd, hvd.DistributedOptimizer
 
     def session(self, config):
@@ -146,10 +150,11 @@ class _Horovod:
     def broadcast_variables(self, sess):
         sess.run(self._hvd.broadcast_variables(tf.global_variables(), root_rank=0))
 
-    def is_lost(self, error):
-        """Whether an exception means that another process has ended."""
+    def look_for_loss(self, error):
+        """Raise UserError if an exception means that another process has ended."""
         # The operation that has failed, not the message: that also names the operations that wait for it.
-        return isinstance(error, tf.errors.OpError) and error.op is not None and error.op.type.startswith('Horovod')
+        if isinstance(error, tf.errors.OpError) and error.op is not None and error.op.type.startswith('Horovod'):
+            raise UserError(_describe_lost_process()) from error
 
     def leave(self):
         """Nothing: the others may end before the chief."""

@@ -6,11 +6,14 @@ import glob
 import json
 import os
 import shutil
-import sys
 
 DRIVERS_GPUS = '/proc/driver/nvidia/gpus/*'
 HOROVOD = ('HOROVOD_', 'OMPI_COMM_WORLD_')  # prefixes of the variables that horovodrun, or its mpirun, sets
 EXAMPLE = '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
+
+INSTALL_HOROVOD = ('HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 HOROVOD_WITHOUT_PYTORCH=1 '
+                   'HOROVOD_WITHOUT_MXNET=1 python -m pip install -q --no-build-isolation -r '
+                   'requirements-distributed.txt')
 
 
 def prepare(environment):
@@ -71,8 +74,8 @@ def use_first_gpu(environment):
 
 
 PARENT = int(os.environ.get('FCN8_LAUNCHER', 0))  # of --processes, or 0
+PROBLEM = ''  # with TF_CONFIG: a training has to end with it, and whatever else imports this does not
 try:
     RANK, SIZE, LOCAL_RANK, WORKERS = prepare(os.environ)
 except ValueError as error:
-    sys.stderr.write(f'error: {error}\n')
-    sys.exit(2)
+    RANK, SIZE, LOCAL_RANK, WORKERS, PROBLEM = 0, 1, 0, [], str(error)

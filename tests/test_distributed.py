@@ -71,15 +71,16 @@ class Start(Case):
         alone.tensorflow.size.return_value = 1  # as if built without support for what has started the processes
         broken.tensorflow.init.side_effect = tf.errors.NotFoundError(None, None, 'undefined symbol')
         for version, found, expected in (
-                ('1.15.0', None, 'horovod.*requirements-distributed.txt'),
-                ('2.21.0', None, 'needs TensorFlow 1.15 on Python 3.7, and this is 2.21.0'),
-                ('1.15.0', alone, 'built without support for what started'), ('1.15.0', broken, 'undefined symbol')):
+                ('1.15.0', None, ', and Horovod cannot be used: .*pip install .* -r requirements-distributed.txt'),
+                ('2.21.0', None, ' of Horovod, which is for TensorFlow 1.15, .*2.21.0: start with --processes 2'),
+                ('1.15.0', alone, '.*built without support for what started'),
+                ('1.15.0', broken, '.*undefined symbol')):
             modules = {'horovod': found, 'horovod.tensorflow': found and found.tensorflow}
             with mock.patch.multiple(launcher, RANK=1, SIZE=2), mock.patch.object(tf, '__version__', version), \
                     mock.patch.dict(sys.modules, modules):
                 settings = Settings(data_dir=self.folder, runs_dir=self.folder)
                 self.assertRegex(self.assert_user_error(main.run, settings),
-                                 'process 1 of 2, and Horovod cannot be used: .*' + expected)
+                                 'this is process 1 of 2' + expected)
 
     def test_tf_config_in_tensorflow_1(self):
         with mock.patch.multiple(launcher, RANK=1, SIZE=2, WORKERS=[('one', 1), ('other', 1)]), \
@@ -115,7 +116,8 @@ class Together(RunCase):
     def start(self, processes, *command):
         """What `python main.py --processes N` does, for any command of python."""
         self.mark = f'FCN8_TEST={uuid.uuid4()}'
-        start = f'import sys; from fcn8 import processes; del sys.argv[0]; processes.run({processes})'
+        start = f'import sys; from fcn8 import processes; del sys.argv[0]; sys.orig_argv = [""] + sys.argv; ' \
+                f'processes.run({processes})'
         program = subprocess.Popen([sys.executable, '-c', start] + list(command), stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True,
                                    env=dict(os.environ, PYTHONPATH=ROOT, **dict([self.mark.split('=')])))
@@ -143,8 +145,7 @@ class Together(RunCase):
         label = imageio.imread(LABEL)
         label[:, :SHAPE[1] // 2] = IGNORED  # so a process that has it has fewer pixels
         imageio.imwrite(LABEL, label)
-        for settings in (dict(validation=0.2, amp=True), dict(validation=0.2, freeze_encoder=True),
-                         dict(decoder_first=1, decay=True, augment=True)):
+        for settings in (dict(validation=0.2, amp=True), dict(validation=0.2, freeze_encoder=True)):
             with self.subTest(**settings):
                 one = train_and_keep_weights(dict(STEPS, batch_size=4, **settings))
                 alone = dict(np.load('weights-0.npz'))

@@ -2,8 +2,8 @@
 from fcn8.tf1 import tf
 
 import glob
-import itertools
 import os
+import socket
 import unittest
 from unittest import mock
 
@@ -15,7 +15,7 @@ import numpy as np
 
 import helper
 import main
-from fcn8 import device, distributed, launcher
+from fcn8 import device, distributed, launcher, lifeline
 from fcn8.collectives import Collectives
 from fcn8.data.classes import KITTI_ROAD, Classes
 from fcn8.results import saved_model
@@ -109,11 +109,12 @@ class GpuKernels(Case):
 
     @unittest.skipIf(tf.__version__.startswith('1.'), 'TensorFlow 1 trains in several processes with Horovod')
     def test_the_whole_network_in_two_processes(self):
-        engine = Collectives.__new__(Collectives)  # without the other process
-        engine._keys = itertools.count(1)
         vgg_path = self.write_vgg()
-        with mock.patch.object(launcher, 'SIZE', 2), mock.patch.object(distributed, '_engine', engine), \
-                tf.Session() as sess:
+        with socket.create_server(('127.0.0.1', 0)) as free:
+            workers = [free.getsockname(), ('127.0.0.1', 1)]
+        with mock.patch.multiple(launcher, SIZE=2, WORKERS=workers), \
+                mock.patch.multiple(lifeline, wait_for=mock.DEFAULT, watch=mock.DEFAULT), \
+                mock.patch.object(distributed, '_engine', Collectives(None)), distributed.session() as sess:
             _, (_, train_op, loss) = build_fcn(sess, vgg_path, loss_scaling=True)
         nodes = rewritten([train_op, loss.op], 'float16')
         self.assert_mixed_precision(nodes)

@@ -61,11 +61,14 @@ class UseFirstGpu(Case):
 
 
 class WrongTfConfig(Case):
-    def test_ends_in_one_line(self):
+    def test_ends_a_training_in_one_line(self):
         for wrong in (tf_config(5), tf_config(-1), tf_config(0, ['one', 'other']), tf_config(0, kind='chief'),
                       tf_config(None), {'TF_CONFIG': '{'}, {'TF_CONFIG': '[1]'}, {'TF_CONFIG': '{"cluster": [1]}'}):
             with self.subTest(wrong):
                 self.assertRaisesRegex(ValueError, 'TF_CONFIG is not of the form', launcher.prepare, dict(wrong))
-        status, output = self.run_program('--help', **tf_config(5))
+        status, output = self.run_program('--data-dir', '.', **tf_config(5))
         self.assertEqual(status, 2)
         self.assertRegex(output, '^error: TF_CONFIG is not of the form [^\n]*\n$')
+
+    def test_matters_to_a_training_only(self):
+        self.assertEqual(self.run_program('--help', **tf_config(5))[0], 0)

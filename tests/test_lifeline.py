@@ -1,9 +1,11 @@
 """Whether another process is there, told by the port that it listens on."""
 import queue
 import socket
+import threading
+import unittest
 from unittest import mock
 
-from fcn8 import lifeline
+from fcn8 import launcher, lifeline
 from tests.support import Case
 
 
@@ -14,11 +16,11 @@ class LifelineCase(Case):
         soon.start()
         self.addCleanup(soon.stop)
 
-    def listen(self):
+    def listen(self, host='127.0.0.1', family=socket.AF_INET):
         """A socket that listens, and its address."""
-        process = socket.socket()
+        process = socket.socket(family)
         self.addCleanup(process.close)
-        process.bind(('127.0.0.1', 0))
+        process.bind((host, 0))
         process.listen(100)
         return process, process.getsockname()
 
@@ -31,22 +33,36 @@ class Wait(LifelineCase):
         message = self.assert_user_error(lifeline.wait_for, [there, missing])
         self.assertIn(f'127.0.0.1:{missing[1]} has not answered', message)
 
+    def test_ends_when_the_launcher_has(self):
+        process, address = self.listen()
+        process.close()
+        with mock.patch.object(launcher, 'PARENT', 1 << 30), mock.patch.object(lifeline, 'START_LIMIT', 60):
+            self.assertIn('started this one has ended', self.assert_user_error(lifeline.wait_for, [address]))
+
+    @unittest.skipUnless(socket.has_ipv6, 'no IPv6')
+    def test_an_address_in_brackets(self):
+        address = self.listen('::1', socket.AF_INET6)[1]
+        self.assertTrue(lifeline.is_there(('[::1]', address[1])))
+
 
 class Watch(LifelineCase):
     def test_the_process_that_ends_is_named(self):
         (_, there), (process, other) = self.listen(), self.listen()
         lost = queue.Queue()
-        self.addCleanup(lifeline.watch([there, other], lost.put))
-        with self.assertRaises(queue.Empty):
-            lost.get(timeout=0.5)
+        self.addCleanup(lifeline.watch({2: there, 5: other}, lost.put))
+        for _ in range(3):
+            process.accept()[0].close()  # once for each look
+        self.assertTrue(lost.empty())
         process.close()
-        self.assertEqual(lost.get(timeout=10), 1)
+        self.assertEqual(lost.get(timeout=60), 5)
 
     def test_an_end_of_the_watch_is_the_last_word(self):
         process, address = self.listen()
-        lost = queue.Queue()
-        stop = lifeline.watch([address], lost.put)
+        lost, threads = queue.Queue(), set(threading.enumerate())
+        stop = lifeline.watch({0: address}, lost.put)
+        watcher, = set(threading.enumerate()) - threads
         stop()
         process.close()
-        with self.assertRaises(queue.Empty):
-            lost.get(timeout=0.5)
+        watcher.join(60)
+        self.assertFalse(watcher.is_alive())
+        self.assertTrue(lost.empty())
