@@ -27,7 +27,8 @@ def _make_parser():
     groups = {name: parser.add_argument_group(name) for name in ('data', 'training', 'results')}
     groups['training'].add_argument(
         '--processes', metavar='N', type=_parser_of(settings.COUNT),
-        help='train in N processes on this machine, each on one GPU, if there are any (default: 1)')
+        help='train in N processes on this machine, each on one GPU, if there are any; their ports are open to the '
+             'network, without authentication (default: 1)')
     groups['data'].add_argument(
         '--demo', action='store_true',
         help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no GPU; defaults to '
@@ -63,9 +64,9 @@ def _parser_of(kind):
     return parse
 
 
-def begin():
+def begin(arguments=None):
     """parse() for the program: looks for the files, and with --processes has others do the work, and ends with them."""
-    options = parse(check_files=True)
+    options = parse(arguments, check_files=True)
     if options.processes > 1 and launcher.SIZE == 1:
         from fcn8 import processes
         processes.run(options.processes)
@@ -156,8 +157,10 @@ def execute(options, run):
             from fcn8.results.evaluate import evaluate
             evaluate(options.evaluate, options.model)
         elif options.demo:
+            from fcn8 import distributed
             from fcn8.data import demo
-            run(dataclasses.replace(options.settings, data_dir=demo.prepare(options.settings)))
+            with distributed.together():
+                run(dataclasses.replace(options.settings, data_dir=demo.prepare(options.settings)))
         else:
             run(options.settings)
 

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 
 from fcn8 import launcher
@@ -87,6 +88,8 @@ except Exception as error:  # a TensorFlow among the wrong packages fails with a
         problem += ' (and this is Python {}.{})'.format(*sys.version_info)
     if not getattr(error, 'errno', None):  # otherwise the packages are there, and a disk is full, for example
         problem += f'. Needed: {NEEDED}'
+    if launcher.PARENT and launcher.RANK:
+        time.sleep(5)  # the chief says the same, and all end with it
     sys.stderr.write(f'error: a package cannot be imported: {problem}\n')
     sys.exit(2)
 finally:

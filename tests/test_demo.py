@@ -4,6 +4,7 @@ import os
 import re
 from unittest import mock
 
+from fcn8 import launcher
 from fcn8.data import demo, scenes, vgg16
 from fcn8.settings import Settings
 from tests.support import ROOT, Case, read
@@ -18,6 +19,11 @@ class Demo(Case):
         with mock.patch.multiple(demo, TRAINING=training, TESTING=testing), \
                 mock.patch.object(vgg16, 'write_slim', tiny):
             return os.path.relpath(demo.prepare(Settings(data_dir=self.folder, **settings)), self.folder)
+
+    def test_only_the_first_process_of_a_machine_draws(self):
+        with mock.patch.object(launcher, 'LOCAL_RANK', 1):
+            self.assertEqual(self.prepare(), 'demo')
+        self.assertEqual(os.listdir(self.folder), [])
 
     def test_the_whole_program(self):
         self.assertEqual(self.prepare(training=2, testing=2), 'demo')
