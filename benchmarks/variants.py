@@ -17,6 +17,11 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
 
+from fcn8 import command_line
+
+if __name__ == '__main__':
+    OPTIONS = command_line.begin(sys.argv[2:])  # before TensorFlow is loaded, which takes a GPU
+
 from fcn8.tf1 import tf
 
 from unittest import mock
@@ -24,7 +29,6 @@ from unittest import mock
 import numpy as np
 
 import main
-from fcn8 import command_line
 from fcn8.settings import Settings
 
 published_layers = main.layers
@@ -79,5 +83,5 @@ VARIANTS = {'no-skips': no_skips, 'one-skip': one_skip, 'scaled': scaled, 'bilin
 if __name__ == '__main__':
     if len(sys.argv) < 2 or sys.argv[1] not in VARIANTS:
         sys.exit('usage: variants.py {} [options of main.py]'.format('|'.join(VARIANTS)))
-    main.layers = VARIANTS[sys.argv.pop(1)]
-    command_line.execute(command_line.parse(), main.run)
+    main.layers = VARIANTS[sys.argv[1]]
+    command_line.execute(OPTIONS, main.run)
