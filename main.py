@@ -22,7 +22,7 @@ from fcn8.training import features, few_channel_gradients, variables
 from fcn8.training.callback import Callback
 from fcn8.training.run_folder import RunFolder
 
-CLIP_NORM = 0.3  # of all gradients together; not published: see ClippedAdam
+CLIP_NORM = 0.3  # global norm of the gradients; not published: see ClippedAdam
 
 
 def load_vgg(sess, vgg_path, image_shape=None):
@@ -73,12 +73,12 @@ def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=Setti
 
 
 class ClippedAdam(tf.train.AdamOptimizer):
-    """Adam that clips the norm of all gradients together to CLIP_NORM.
+    """Adam that clips the global norm of the gradients to CLIP_NORM.
 
-    At a constant rate Adam breaks out once the gradients have become small: its second moment, with a memory of a
+    At a constant rate the loss can jump once the gradients have become small: Adam's second moment, with a memory of a
     thousand steps, does not follow the large gradients of a hard batch, and the step becomes many times as long as
     usual, most of all in the first layer (Bai et al. 2025, https://arxiv.org/abs/2506.04805). Clipped, a batch weighs
-    no more than those of the first epochs, which makes that rarer, but does not rule it out: docs/results.md.
+    no more than those of the first epochs, which makes jumps less likely, but does not rule them out: docs/results.md.
     Pascanu et al. 2013, https://arxiv.org/abs/1211.5063, section 3.2.
     """
 
@@ -124,7 +124,7 @@ def train_nn(sess, epochs, batch_size, get_batches_fn, train_op, cross_entropy_l
     get_batches_fn: get_batches_fn(batch_size) gives the (images, labels) of one epoch, or of the rest of it.
     train_op, cross_entropy_loss: what a step runs.
     input_image, correct_label, keep_prob, learning_rate: the placeholders that a step is fed with.
-    callback: training.callback.Callback, which knows where to go on, and what to feed.
+    callback: training.callback.Callback, which knows the epoch to continue with, and what to feed.
 
     Returns the mean cross entropy of each epoch, a list of floats.
 
@@ -156,7 +156,7 @@ def train_decoder(settings, get_batches_fn, callback):
         with graph.gradient_override_map(few_channel_gradients.OVERRIDES):
             nn_last_layer = layers(*vgg_layers, num_classes, settings.l2)
         correct_label = tf.placeholder(tf.bool, [None, None, None, num_classes])
-        keep_prob = tf.placeholder(tf.float32)  # of no effect: dropout is in the frozen part
+        keep_prob = tf.placeholder(tf.float32)  # without effect: dropout is in the frozen part
         learning_rate = tf.placeholder(tf.float32)
         logits, train_op, cross_entropy_loss = optimize(nn_last_layer, correct_label, learning_rate, num_classes)
         segmenter = Segmenter(sess, logits, keep_prob, vgg_layers, settings.image_shape, get_batches_fn.classes)
@@ -167,7 +167,7 @@ def train_decoder(settings, get_batches_fn, callback):
 
 
 def prepare_decoder(settings, get_batches_fn, run_folder, precision):
-    """Train the decoder alone if the settings say so: for all epochs, or first for some.
+    """Train the decoder alone if the settings say so: for all epochs, or for some at the start.
 
     Returns {name: value} of the decoder's variables, empty if it starts at random, and the Callback for what follows.
     """
@@ -179,11 +179,11 @@ def prepare_decoder(settings, get_batches_fn, run_folder, precision):
         decoder = train_decoder(settings, get_batches_fn, run_folder.callback)
         callback = run_folder.callback.for_trained_network()
     else:
-        print('First the decoder alone')
+        print('Training the decoder first')
         at_first = dataclasses.replace(settings, epochs=settings.decoder_first, decay=False,
                                        learning_rate=Settings.learning_rate)
         decoder = train_decoder(settings, get_batches_fn, Callback(at_first, get_batches_fn))
-        print('Now everything')
+        print('Training the whole network')
         callback = run_folder.callback
     get_batches_fn.features = None
     return decoder, callback

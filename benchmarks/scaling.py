@@ -45,14 +45,14 @@ def step_seconds(rate, memory):
 # Bytes a second in each direction, and whether that is between machines
 NETWORKS = (('InfiniBand HDR', 25e9, True), ('100 Gb/s Ethernet', 12.5e9, True), ('10 Gb/s Ethernet', 1.25e9, True))
 
-# What takes a step, its seconds, the links there are. The first is measured (README, Speed); of the GPUs half of 15.7
-# TFLOP/s in float32 is taken for reached, a third of 156 TFLOP/s in TF32, and memory of 900 and 1555 GB/s.
+# What computes a step, its seconds, the links there are. The first is measured (docs/performance.md); for the GPUs half
+# of 15.7 TFLOP/s in float32 is assumed, a third of 156 TFLOP/s in TF32, and memory of 900 and 1555 GB/s.
 STEPS = (('two CPU cores', 10.1, NETWORKS[-1:]),
          ('V100, float32', step_seconds(15.7e12 / 2, 900e9),
           (('NVLink 2.0', 150e9, False), ('PCIe 3.0 x16', 16e9, False)) + NETWORKS),
          ('A100, TF32', step_seconds(156e12 / 3, 1555e9),
           (('NVLink 3.0', 300e9, False), ('PCIe 4.0 x16', 32e9, False)) + NETWORKS))
-USED = 0.8  # share of these rates that is taken for reached
+USED = 0.8  # share of these rates that is assumed
 
 
 def all_reduce_seconds(count, processes, rate, bytes_each=4):

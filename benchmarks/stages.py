@@ -33,7 +33,7 @@ SUMS = ['network/decoder/Add:0', 'network/decoder/Add_1:0']
 UPSAMPLED, SOFTMAX = 'network/decoder/conv2d_transpose_2/BiasAdd:0', 'network/Softmax:0'
 
 
-def look(run, path):
+def compute(run, path):
     """What the network of a run sees in the picture `path`: rows of three (title, image), the result first.
 
     An image is uint8 [h, w, 3], or [h, w], or float32 [h, w] for scores, those of the last class; None where there is
@@ -88,7 +88,7 @@ if __name__ == '__main__':
     PARSER.add_argument('output', nargs='?', default='stages.png', help='PNG to write (default: stages.png)')
     ARGUMENTS = PARSER.parse_args()
     with errors.in_one_line('a smaller picture'):
-        ROWS = look(ARGUMENTS.run, ARGUMENTS.picture)
+        ROWS = compute(ARGUMENTS.run, ARGUMENTS.picture)
         NAME, EXTENSION = os.path.splitext(ARGUMENTS.output)
         draw(ARGUMENTS.output, ROWS)
         draw(f'{NAME}-short{EXTENSION}', ROWS[:1])

@@ -10,7 +10,7 @@ from fcn8.settings import Settings, option_name
 
 VERSION = '1.0'
 
-# What --demo sets where the user does not, so that two minutes on two cores are enough
+# The defaults of --demo, with which two minutes on two cores are enough
 DEMO_SETTINGS = dict(epochs=10, batch_size=1)
 
 # Options that take all settings from a run, and the other options that each of them may have
@@ -65,7 +65,7 @@ def _parser_of(kind):
 
 
 def begin(arguments=None):
-    """parse() for the program: looks for the files, and with --processes has others do the work, and ends with them."""
+    """parse() for the program: also checks the files; with --processes it starts the others, and ends with them."""
     options = parse(arguments, check_files=True)
     if options.processes > 1 and launcher.SIZE == 1:
         from fcn8 import processes
@@ -77,7 +77,7 @@ def parse(arguments=None, check_files=False):
     """The command line as an argparse.Namespace; mistakes end the program in one line and exit status 2.
 
     arguments: list of texts, by default sys.argv[1:].
-    check_files: whether to look for files that are named.
+    check_files: whether to check that the files named are there.
 
     The Namespace has: settings, the Settings of a training, None where a model is used; processes, their number;
     debug, demo, save_masks, flags; predict, evaluate, model, texts or None.
@@ -90,7 +90,8 @@ def parse(arguments=None, check_files=False):
             for name in sorted(names - others - {mode, 'debug'}):
                 parser.error(f'--{mode} cannot be combined with {option_name(name)}: all settings are those of the run')
     if launcher.SIZE > 1 and {'predict', 'evaluate'} & names:
-        parser.error('--predict and --evaluate are for one process: start it without horovodrun and TF_CONFIG')
+        parser.error('--predict and --evaluate work with a single process only: start it without horovodrun and '
+                     'TF_CONFIG')
     if given.get('processes', 1) not in (1, launcher.SIZE) and launcher.SIZE > 1:
         parser.error(f'--processes: {launcher.SIZE} have been started already')
     if 'save_masks' in names and 'predict' not in names:
@@ -130,7 +131,7 @@ def _check_files(options):
 
 
 def _folder_of_run(path):
-    """The folder that a link like runs/latest leads to: the link leads elsewhere as soon as another run begins."""
+    """The folder that a link like runs/latest points to: the link changes as soon as another run begins."""
     path = os.path.normpath(path)
     if os.path.islink(path):
         path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))

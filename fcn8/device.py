@@ -25,8 +25,8 @@ def choose_precision(amp, image_shape):
     if gpu or not cpu_has_bfloat16() or tf.__version__.startswith('1.'):
         print('--amp has no effect: it needs a GPU with tensor cores, or a CPU with bfloat16 and TensorFlow 2')
         return 'float32'
-    if launcher.SIZE > 1:  # in sessions of TensorFlow's servers it has no kernels for it
-        print('--amp has no effect: on a CPU it is for one process')
+    if launcher.SIZE > 1:  # in sessions of TensorFlow's servers bfloat16 has no kernels
+        print('--amp has no effect: on a CPU it works with a single process only')
         return 'float32'
     if min(image_shape) < MIN_SIZE_FOR_BFLOAT16:
         print(f'--amp has no effect: on a CPU it needs an --image-shape of at least {MIN_SIZE_FOR_BFLOAT16} pixels in '
@@ -50,15 +50,15 @@ def loss_scale():
     """The loss scale of a training in float16, which falls while gradients overflow and rises while none does.
 
     As the loss is a mean over hundreds of thousands of pixels, the gradients of the layers' outputs are tiny, while
-    those of the decoder's kernels, sums over as many, are not, and bound the scale (benchmarks/gradients.py). So it
-    starts high, since too high a scale costs a step for each halving, and tries the next one after 50 good steps, not
-    TensorFlow's 2000: a whole training has 3000.
+    the gradients of the decoder's kernels, sums over as many pixels, are large and limit the scale
+    (benchmarks/gradients.py). So it starts high, since too high a scale costs a step for each halving, and tries the
+    next one after 50 good steps, not TensorFlow's 2000: a whole training has 3000.
     """
     return tf.train.experimental.DynamicLossScale(initial_loss_scale=2. ** 20, increment_period=50)
 
 
 def cpu_has_bfloat16():
-    """Whether the CPU multiplies bfloat16 in hardware; False where the system does not tell."""
+    """Whether the CPU multiplies bfloat16 in hardware; False where the system does not say."""
     try:
         with open('/proc/cpuinfo') as file:
             return 'avx512_bf16' in file.read()
@@ -69,13 +69,13 @@ def cpu_has_bfloat16():
 def gpu_name():
     """TensorFlow's description of the GPU that is used, the first one; None without one."""
     if not tf.config.experimental.list_physical_devices('GPU'):
-        return None  # without a look at the CPUs, which takes a second
+        return None  # without listing the CPUs, which takes a second
     return next((device.physical_device_desc for device in device_lib.list_local_devices()
-                 if device.device_type == 'GPU'), None)  # one that is listed may still be out of use
+                 if device.device_type == 'GPU'), None)  # one that is listed may still be unusable
 
 
 def gpu_advice(gpu):
-    """How to make use of the machine's GPUs, in a sentence; None where this process does so.
+    """How to make use of the machine's GPUs, in a sentence; None if this process uses all of them.
 
     gpu: gpu_name().
     """
@@ -83,18 +83,18 @@ def gpu_advice(gpu):
         return f'One of {GPUS} GPUs is used: --processes {GPUS} uses all' * (GPUS > launcher.SIZE) or None
     if not GPUS:
         return None
-    return 'There is an NVIDIA driver. To have TensorFlow find its GPU: ' + (
+    return 'An NVIDIA driver is installed, but TensorFlow finds no GPU: ' + (
         "install CUDA 10.0 and cuDNN 7, or start in NVIDIA's container: docker run --gpus all -it "
         'nvcr.io/nvidia/tensorflow:23.03-tf1-py3' if tf.__version__.startswith('1.') else
         'python -m pip install -r requirements-gpu.txt') + ' (TF_CPP_MIN_LOG_LEVEL=0 shows what it looks for)'
 
 
 def uses_tf32(gpu):
-    """Whether a GPU, or None, rounds the factors of float32 products to the 10 bits of TF32, as TensorFlow has it do.
+    """Whether TensorFlow multiplies float32 in TF32 (10-bit mantissa) on this GPU; False for None.
 
     gpu: gpu_name().
     """
-    # NVIDIA's TensorFlow 1.15 has TF32, but does not tell.
+    # NVIDIA's TensorFlow 1.15 has TF32, but does not say so.
     enabled = getattr(tf.config.experimental, 'tensor_float_32_execution_enabled', lambda: True)
     return bool(gpu) and compute_capability(gpu) >= (8, 0) and enabled() and os.environ.get(
         'NVIDIA_TF32_OVERRIDE') != '0'

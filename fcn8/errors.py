@@ -19,7 +19,7 @@ GPU_OUT_OF_MEMORY = ('out of memory', 'Dst tensor is not initialized', 'Failed t
 
 
 class UserError(Exception):
-    """Something that the user can put right: the program ends in this one line, without a stack trace."""
+    """Something that the user can fix: the program ends in this one line, without a stack trace."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -34,7 +34,7 @@ class Stopped(KeyboardInterrupt):
 def in_one_line(out_of_memory_hint, debug=False):
     """End every error that a user can cause in one line and exit status 2, and a stop in 128 + the signal.
 
-    out_of_memory_hint: what to try if the memory does not suffice.
+    out_of_memory_hint: what to try if there is not enough memory.
     debug: show the stack trace before that line.
     """
     received = []
@@ -67,7 +67,7 @@ def _describe(error, out_of_memory_hint):
     if is_out_of_memory(error):
         on_gpu = 'GPU' in str(error) or getattr(error, 'error_code', RESOURCE_EXHAUSTED) != RESOURCE_EXHAUSTED
         return (f'out of memory: try {out_of_memory_hint}'
-                + ', and end what else uses the GPU: nvidia-smi shows it' * on_gpu)
+                + ', and stop other programs on the GPU (nvidia-smi lists them)' * on_gpu)
     if isinstance(error, OSError):
         text = (f'{error.filename}: ' if error.filename else '') + reason(error)
         return '. '.join(filter(None, [text, _advice(error)]))
@@ -106,7 +106,7 @@ def reason(error):
 def cannot_write(path, error):
     """The UserError for a path that an OSError, or an error of TensorFlow, has kept from being written."""
     return UserError(f'{path}: cannot be written ({reason(error)}). '
-                     + (_advice(error) or 'Look at what is in its place, and at the disk'))
+                     + (_advice(error) or 'Check what is at this path, and the disk'))
 
 
 def _advice(error):
@@ -121,7 +121,7 @@ def _advice(error):
 def stop_between_steps(heeded=True):
     """Keep SIGINT and SIGTERM from interrupting a training step; a second one ends the program at once.
 
-    heeded: whether the first one asks to stop; otherwise it is ignored.
+    heeded: whether the first one requests a stop; otherwise it is ignored.
 
     Yields a function that returns the signal received, or None. In the end a signal received is raised as Stopped.
     """

@@ -23,7 +23,7 @@ def stem(path):
 
 @contextlib.contextmanager
 def written_whole(path):
-    """Yield a binary file beside `path` that takes its place in the end, or leaves nothing behind.
+    """Yield a binary file beside `path` that replaces it in the end, or leaves nothing behind.
 
     Raises UserError if it cannot be written.
     """
@@ -61,7 +61,7 @@ def scratch_folder(folder):
 def locked(folder, wait=False):
     """Hold the lock of a folder; yields whether there is one, as some file systems have no locks.
 
-    wait: until another process has given it up; otherwise a BlockingIOError is raised if there is one.
+    wait: until another process has released it; otherwise a BlockingIOError is raised if one holds it.
     """
     # A file opened for writing: over NFS an exclusive lock can be had on nothing else.
     path = os.path.join(folder, LOCK)

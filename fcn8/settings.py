@@ -41,7 +41,7 @@ class Kind(NamedTuple):
         return value
 
 
-# What each recipe sets where the user does not
+# The defaults of each recipe that differ from the published ones
 RECIPES = {
     'published': {},
     'frozen': dict(freeze_encoder=True),
@@ -89,10 +89,11 @@ class Settings:
     """
 
     recipe: str = _option(
-        'training', RECIPE, 'published', f'options that are set where you do not set them: {_describe_recipes()}')
+        'training', RECIPE, 'published',
+        f'a set of defaults ({_describe_recipes()}); options that you give take precedence')
 
     # The published hyper-parameters
-    epochs: int = _option('training', COUNT, 50, 'times to go through the pictures')
+    epochs: int = _option('training', COUNT, 50, 'passes through the training pictures')
     batch_size: int = _option('training', COUNT, 5, 'pictures in a training step')
     learning_rate: float = _option('training', POSITIVE, 9e-4, 'learning rate of Adam')
     keep_prob: float = _option('training', PROBABILITY, 0.5, 'share of units that dropout keeps')
@@ -102,20 +103,19 @@ class Settings:
     # Height and width: multiples of 32, as five poolings halve them
     image_shape: Tuple[int, int] = _option(
         'data', SIDE, (160, 576), 'height and width to which pictures are resized, multiples of 32')
-    data_dir: str = _option('data', FOLDER, 'data', 'folder of vgg and data_road')
+    data_dir: str = _option('data', FOLDER, 'data', 'folder that holds vgg and data_road')
     classes: Optional[str] = _option(
         'data', FILE, None, 'JSON file with the names and colours of other classes than background and road')
     validation: float = _option(
-        'data', SHARE, 0., 'share of the training pictures, of each category, that is not trained on but scored; then '
-                           'the best epoch is the one with the highest IoU')
-    augment: bool = _option('data', FLAG, False, 'mirror, shift, relight and shadow the pictures anew in each epoch')
+        'data', SHARE, 0., 'share of the training pictures, of each category, that is held out and scored; the best '
+                           'epoch is then the one with the highest IoU')
+    augment: bool = _option('data', FLAG, False, 'random mirroring, shifts, lighting and shadows, new in each epoch')
     cache_mb: int = _option('data', COUNT_OR_ZERO, 1024, 'memory, in MiB, for pictures that have been read; the others '
-                                                         'are read again in each epoch, with up to nine batches beside '
-                                                         'it')
+                                                         'are read again in each epoch; up to nine batches come on top')
     seed: int = _option('training', SEED, 0, "fixes the order of the pictures, their augmentation, the decoder's first "
                                              'weights and the scenes of the demo')
-    decay: bool = _option('training', FLAG, False, 'warm up: the learning rate rises from 0 in the first quarter of '
-                                                   'the training, and then falls to 0')
+    decay: bool = _option('training', FLAG, False, 'warm-up and decay: the learning rate rises from 0 in the first '
+                                                   'quarter of the training, and then falls to 0')
     freeze_encoder: bool = _option(
         'training', FLAG, False, 'train the decoder alone, on features of VGG-16 that are computed once and kept in '
                                  'the data folder: minutes on a CPU')
@@ -126,7 +126,7 @@ class Settings:
     runs_dir: str = _option('results', FOLDER, 'runs', 'folder that gets a subfolder for each run', saved=False)
     resume: Optional[str] = _option(
         'results', FOLDER._replace(metavar='RUN'), None,
-        'go on with a run, a folder in runs/, where it was stopped, with its own settings; --epochs may ask for more, '
+        'continue a run, a folder in runs/, where it was stopped, with its own settings; --epochs may ask for more, '
         '--data-dir and --classes say where its data and its classes are now', saved=False)
 
     def __post_init__(self):
@@ -182,7 +182,7 @@ def describe(saved):
 
 
 def resumed(folder, given):
-    """The Settings of the run in `folder`, with the given ones, a dict, in their place.
+    """The Settings of the run in `folder`, of which the given ones, a dict, replace some.
 
     Settings that an older version has not saved take their defaults.
 
@@ -200,8 +200,8 @@ def resumed(folder, given):
     except UserError as error:
         refuse(error)
     if given.get('epochs', settings.epochs) < settings.epochs:
-        raise UserError(f'--epochs {given["epochs"]}: the run already has {settings.epochs} epochs. Ask for no '
-                        'fewer')
+        raise UserError(f'--epochs {given["epochs"]}: the run already has {settings.epochs} epochs. Ask for at '
+                        'least as many')
     return dataclasses.replace(settings, **given)
 
 

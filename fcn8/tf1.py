@@ -36,7 +36,7 @@ for line in sys.stdin.buffer:
 @contextlib.contextmanager
 def _without_native_chatter():
     """Filter the chatter out of what the C++ side writes to stderr in the meantime."""
-    # With several processes TensorFlow warns of each session that is closed, and says a lost process in ten lines.
+    # With several processes TensorFlow warns of each session that is closed, and reports a lost process in ten lines.
     if os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1' if launcher.SIZE == 1 else '3') == '0':
         yield
         return

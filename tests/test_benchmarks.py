@@ -112,7 +112,7 @@ class LayerSizes(BenchmarkCase):
 class Stages(BenchmarkCase, RunCase):
     def test_the_stages_lead_to_the_result(self):
         import stages
-        result, *rows = stages.look(self.new_run(epochs=20, learning_rate=0.1, freeze_encoder=True), PICTURE)
+        result, *rows = stages.compute(self.new_run(epochs=20, learning_rate=0.1, freeze_encoder=True), PICTURE)
         self.assertEqual([rows[number][0][1].shape for number in range(3)], [(2, 3), (4, 6), (8, 12)])
         np.testing.assert_array_equal(result[0][1], images.read_picture(PICTURE))
         np.testing.assert_allclose(rows[2][2][1].astype(int), result[1][1], atol=1)
@@ -127,7 +127,7 @@ class Stages(BenchmarkCase, RunCase):
         with open('classes.json', 'w') as file:
             file.write('[{"name": "ground", "colour": [255, 0, 0]}, {"name": "road", "colour": [255, 0, 255]}, '
                        '{"name": "sky", "colour": [0, 0, 0]}]')
-        rows = stages.look(self.new_run(classes='classes.json', freeze_encoder=True), PICTURE)
+        rows = stages.compute(self.new_run(classes='classes.json', freeze_encoder=True), PICTURE)
         for _, _, (_, image) in rows[1:]:
             self.assertLessEqual(set(map(tuple, image.reshape(-1, 3))), {(255, 0, 0), (255, 0, 255), (0, 0, 0)})
 
@@ -136,7 +136,7 @@ class Stages(BenchmarkCase, RunCase):
         import variants
         with mock.patch.object(main, 'layers', variants.no_skips):
             run = self.new_run(freeze_encoder=True)
-        self.assertIn('decoder', self.assert_user_error(stages.look, run, PICTURE))
+        self.assertIn('decoder', self.assert_user_error(stages.compute, run, PICTURE))
 
 
 class Variants(BenchmarkCase, RunCase):

@@ -57,7 +57,7 @@ class ClassRuns(RunCase):
                 os.path.join(self._kept, name), name)
 
     def train(self):
-        """Train in the current folder until the stripes are told apart."""
+        """Train in the current folder until the stripes are distinguished."""
         for split, count in (('training', 6), ('testing', 2)):
             for number in range(count):
                 for part, name, pixels in zip(('image_2', 'gt_image_2'), ('a_{}.png', 'a_road_{}.png'),

@@ -91,7 +91,7 @@ class Parse(CommandLineCase):
         self.assertEqual((options.settings, options.predict, options.model, options.save_masks),
                          (None, 'x', self.path('runs', '1.5'), True))
         with mock.patch.multiple(launcher, RANK=1, SIZE=2):
-            self.ends(['--predict', 'x', '--model', 'runs/1'], 'are for one process')
+            self.ends(['--predict', 'x', '--model', 'runs/1'], 'work with a single process only')
 
     def test_processes(self):
         with mock.patch.object(processes, 'run') as run, mock.patch.object(sys, 'argv', ['main.py', '--demo']):

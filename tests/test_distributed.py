@@ -98,7 +98,7 @@ class Start(Case):
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                  env=dict(os.environ, HOROVOD_RANK='0', HOROVOD_SIZE='2'))
         self.assertEqual(process.returncode, 2)
-        self.assertRegex(process.stdout, '^error: --predict and --evaluate are for one process')
+        self.assertRegex(process.stdout, '^error: --predict and --evaluate work with a single process only')
 
 
 class FewTestPictures(RunCase):
@@ -207,7 +207,7 @@ class Together(RunCase):
                 os.kill(self.processes()[stop], signal.SIGTERM)
                 stop = None
         self.assertEqual(program.wait(), 0, output)
-        self.assertIn('Going on in epoch', output)
+        self.assertIn('Resuming in epoch', output)
         self.assertIn('Page: ', output)
 
     def test_a_stop_says_how_to_resume(self):

@@ -31,7 +31,7 @@ class InOneLine(Case):
 
     def test_errors_that_a_user_can_cause(self):
         out_of_memory = 'error: out of memory: try a smaller --batch-size\n'
-        on_gpu = out_of_memory[:-1] + ', and end what else uses the GPU: nvidia-smi shows it\n'
+        on_gpu = out_of_memory[:-1] + ', and stop other programs on the GPU (nvidia-smi lists them)\n'
         for error, expected in (
                 (UserError('two\nlines'), 'error: two lines\n'),
                 (FileNotFoundError(2, 'No such file', 'a/file'), 'error: a/file: No such file\n'),
@@ -148,8 +148,8 @@ class Program(RunCase):
             status, stderr = self.main('--epochs', '1')
         folder = 'runs/' + os.readlink('runs/latest')
         self.assertEqual((status, stderr.splitlines()[-1]), (
-            2, 'error: out of memory after the last epoch; what is trained is saved. End other programs that need '
-               f'memory, then, to go on: python main.py --resume {folder}'))
+            2, 'error: out of memory after the last epoch; the training is saved. Free some memory, then run '
+               f'python main.py --resume {folder}'))
 
     def test_debug_shows_the_stack_trace(self):
         shutil.rmtree('data/vgg/variables')

@@ -1,4 +1,4 @@
-"""What a GPU would run: TensorFlow tells its kernels, and rewrites a graph for a GPU, on a machine without one, too."""
+"""What a GPU would run: TensorFlow lists its kernels, and rewrites a graph for a GPU, on a machine without one, too."""
 from fcn8.tf1 import tf
 
 import glob

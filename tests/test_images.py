@@ -91,7 +91,7 @@ class Reading(Case):
         for name in ('a.jpg', 'a.k.png', 'a.png'):
             Image.new('RGB', (32, 32)).save(self.path('pictures', name))
         self.assertRegex(self.assert_user_error(images.list_pictures, self.path('pictures', '')),
-                         'a.jpg and .*a.png: two pictures with one name')
+                         'a.jpg and .*a.png: two pictures with the same name')
 
 
 class Writing(Case):

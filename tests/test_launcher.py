@@ -1,4 +1,4 @@
-"""Which of several processes this one is, and which GPU it gets, as told by the environment."""
+"""Which of several processes this one is, and which GPU it gets, according to the environment."""
 import json
 import shutil
 import unittest

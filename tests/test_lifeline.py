@@ -1,4 +1,4 @@
-"""Whether another process is there, told by the port that it listens on."""
+"""Whether another process is there, according to the port that it listens on."""
 import queue
 import socket
 import threading

@@ -56,7 +56,7 @@ class Report(Case):
                 for path, share in zip(self.pictures, (0.9, 0.1, 0.5)):
                     self.add(path, share)
                 self.assertEqual(self.names()[1:], [f'um_00000{number}.png' for number in (1, 2, 0)[:count]])
-                self.assertEqual('1 more are not shown: their' in read(self.path('index.html')).decode(), count == 2)
+                self.assertEqual('1 more not shown: its' in read(self.path('index.html')).decode(), count == 2)
                 scores.add(self.report.format_scores())
         self.assertEqual(len(scores), 1)
 

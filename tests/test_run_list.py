@@ -97,7 +97,7 @@ class List(Runs):
         write(self.path('runs', 'index.html'), b'mine')
         run_list.write(self.path('runs'))
         self.assertEqual(read(self.path('runs', 'index.html')), b'mine')
-        self.assertIn('left as it is', self.printed.getvalue())
+        self.assertIn('left unchanged', self.printed.getvalue())
 
     def test_runs_that_end_at_the_same_time_take_turns(self):
         self.add('one')

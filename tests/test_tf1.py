@@ -41,7 +41,7 @@ class Import(Case):
         status, output = self.start('h5py', 'raise OSError(28, "No space left on device")', TF_CPP_MIN_LOG_LEVEL='1')
         self.assertEqual(status, 2, output)
         self.assertRegex(output, r'^error: a package cannot be imported: .*No space left on device\n$')
-        # On a Python that is not supported the reason is told, too.
+        # On a Python that is not supported the message gives the reason, too.
         code = 'import sys\nsys.version_info = (3, 8, 1)\n' + code
         self.assertIn("No module named 'h5py' (and this is Python 3.8). Needed: ",
                       self.start(module, code, TF_CPP_MIN_LOG_LEVEL='1')[1])

@@ -1,4 +1,4 @@
-"""Fetches VGG-16 and the KITTI road set: whole or not at all, and going on where a server cuts off.
+"""Fetches VGG-16 and the KITTI road set: whole or not at all, and continued where a server cuts off.
 
 By hand: of the well-kept libraries none resumes a download across two starts of the program.
 """
@@ -175,11 +175,11 @@ def _download(url, path):
         if os.path.getsize(part) > total:
             os.remove(part)
         if not remaining:
-            raise OSError(message + '; the next start goes on from there')
+            raise OSError(message + '; the next start continues from there')
 
 
 def _download_part(url, part):
-    """Download the rest of `part`; returns the size of the whole in bytes, None if the server does not tell."""
+    """Download the rest of `part`; returns the size of the whole in bytes, None if the server does not say."""
     # From the last byte that is there, not from the one behind it: of a complete file that would be an error.
     start = max(os.path.getsize(part) - 1, 0) if os.path.exists(part) else 0
     request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'} if start else {})

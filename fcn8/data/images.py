@@ -46,7 +46,7 @@ def list_pictures(folder):
     for path in paths:
         other = by_name.setdefault(stem(path), path)
         if other != path:
-            raise UserError(f'{other} and {path}: two pictures with one name; remove one')
+            raise UserError(f'{other} and {path}: two pictures with the same name; remove one')
     return paths
 
 
@@ -56,7 +56,7 @@ def refuse_other_formats(paths):
         name, extension = os.path.splitext(path)
         if re.fullmatch(r'\.(tiff?|bmp|webp)', extension, re.IGNORECASE):
             pattern = os.path.join(shlex.quote(os.path.dirname(path) or '.'), '*' + extension)
-            raise UserError(f'{path}: pictures and labels are PNG or JPEG. This makes PNGs: {CONVERT} {pattern}')
+            raise UserError(f'{path}: pictures and labels are PNG or JPEG. Convert them with: {CONVERT} {pattern}')
 
 
 def list_files(folder, pattern):

@@ -61,7 +61,7 @@ def _missing_label(picture, label_folder):
 def _compare_sizes(pair):
     size, label_size = map(images.size_of, pair)
     if size != label_size:
-        raise UserError('{}: the label has {}x{} pixels, its picture {}x{}. Make them one size'.format(
+        raise UserError('{}: the label has {}x{} pixels, its picture {}x{}. Make them the same size'.format(
             pair[1], *label_size, *size))
 
 
@@ -94,8 +94,8 @@ class Batches:
     pictures: number of pictures of an epoch, in all processes.
     validation_pictures, validation_share: the paths of the pictures that are not trained on, and this process's share.
     image_shape, classes: as given.
-    features: set to a tuple of arrays with a row for each of `pairs`, it makes the batches hold tuples of such rows in
-    the place of images.
+    features: set to a tuple of arrays with a row for each of `pairs`, it makes the batches hold tuples of such rows
+    instead of images.
     """
 
     def __init__(self, data_folder, image_shape, seed=None, cache_mb=Settings.cache_mb, validation=0., augment=False,

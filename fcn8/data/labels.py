@@ -73,7 +73,7 @@ def _advice(colours, unknown, classes):
     is_grey = all(len(set(colour)) == 1 for colour in colours)
     if without_file and is_grey and (values <= {0, 1} or values <= {0, 255} or len(values) > MANY):
         mask = [dict(name='background', grey=0), dict(name='road', grey=1 if values <= {0, 1} else 255)]
-        return f'It is a mask: train with --classes FILE, a file that holds {json.dumps(mask)}'
+        return f'This is a mask. Save the following as FILE and add --classes FILE: {json.dumps(mask)}'
     nearest = min(classes.colours, key=lambda known: _distance(known, unknown[0]))
     between = min(_distance(*pair) for pair in itertools.combinations(classes.colours, 2))
     nearly = 4 * _distance(nearest, unknown[0]) <= between and values != {0, 1} and not (without_file and is_grey)
@@ -86,8 +86,8 @@ def _advice(colours, unknown, classes):
                           for colour in sorted(colours if without_file else unknown)])
     if without_file:
         known = ', '.join(f'{name} {colour}' for colour, name in classes.colours.items())
-        return (f'Without --classes a label has the colours {known}. Correct it, or train with --classes FILE, a file '
-                f'that holds, with names of your choice, {entries}')
+        return (f'Without --classes a label has the colours {known}. Correct it, or save the following, with names of '
+                f'your choice, as FILE and add --classes FILE: {entries}')
     return f'Correct it, or train with a --classes FILE that also holds {entries[1:-1]}'
 
 

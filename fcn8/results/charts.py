@@ -37,7 +37,7 @@ def charts(history):
 def _chart(title, entries, curves, logarithmic=False):
     """An SVG of curves, {name: [value or None]}, over the epochs of the entries."""
     # Here, since it takes a second: the start of the program does not need it.
-    logging.getLogger('matplotlib').setLevel(logging.ERROR)  # it tells of its caches
+    logging.getLogger('matplotlib').setLevel(logging.ERROR)  # it logs about its caches
     import matplotlib.style
     from matplotlib.figure import Figure
     from matplotlib.ticker import AutoLocator, LogLocator, MaxNLocator

@@ -132,7 +132,7 @@ class ClassScores:
 
 
 def headline(summary):
-    """The two most telling scores of a summary(), {title: score}; the first decides which epoch is the best."""
+    """The two most important scores of a summary(), {title: score}; the first decides which epoch is the best."""
     if 'road_iou' in summary:
         return {'road IoU': summary['road_iou'], 'MaxF': summary['max_f']}
     return {'mean IoU': summary['mean_iou'], 'accuracy': summary['pixel_accuracy']}

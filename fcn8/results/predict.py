@@ -58,7 +58,7 @@ def predict(path, run, save_masks=False):
 
 
 def _put(scratch, run, name):
-    """Move a file or folder of this name from the scratch folder to that of the run, in the place of an older one."""
+    """Move a file or folder of this name from the scratch folder to that of the run, replacing an older one."""
     target = os.path.join(run, name)
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -120,7 +120,7 @@ def _predict_video(model, path, overlay, masks):
                 for frame in images.in_order(paint, enumerate(segmented)):
                     writer.append_data(frame)
                     count += 1
-            # ffmpeg tells nobody what it cannot write when it closes the file.
+            # ffmpeg does not report what it cannot write when it closes the file.
             whole = imageio_ffmpeg.count_frames_and_secs(overlay)[0] == count
         except (OSError, RuntimeError) as error:
             raise UserError(f'{path}: its overlay cannot be written ({reason(error)}). Free some disk space') from error

@@ -100,5 +100,5 @@ def _paint_errors(classes, picture, prediction, label):
 def _key(classes):
     """[(colour, meaning)] of what _paint_errors() paints."""
     if isinstance(classes, Road):
-        return [(RIGHT, 'road that was found'), (MISSED, 'road that was missed'), (WRONG, 'background taken for road')]
+        return [(RIGHT, 'road found'), (MISSED, 'road missed'), (WRONG, 'background classified as road')]
     return [(RIGHT, 'the right class'), (MISSED, 'a wrong class')]

@@ -12,7 +12,7 @@ from fcn8.settings import PUBLISHED, describe, read_saved
 
 
 class Run(NamedTuple):
-    """A run as others see it; one that has not come to its end, or is damaged, has no scores.
+    """A run as others see it; one that has not finished, or is damaged, has no scores.
 
     ended: seconds since 1970; of a run without scores, when it last began.
     settings: {name: value}; those that an older version has not saved have their defaults.
@@ -40,7 +40,7 @@ class Run(NamedTuple):
 
     @property
     def options(self):
-        """What was set beside the recipe and the epochs, as text."""
+        """The options other than recipe and epochs, as text."""
         return describe(self.settings)
 
     @property
@@ -61,7 +61,7 @@ class Run(NamedTuple):
 
 
 def write_scores(folder, cross_entropy, scores, pictures, thumbnail):
-    """Write scores.json of a run that has come to its end.
+    """Write scores.json of a run that has finished.
 
     cross_entropy: in training, of the epoch whose weights are used.
     scores: {part: summary() of metrics}.
@@ -120,7 +120,7 @@ def write(runs_dir):
     try:
         with locked(runs_dir or '.', wait=True):  # runs that end at the same time write one after the other
             if os.path.exists(path) and not pages.is_one(path):
-                print(f'{path}: no list of runs, and so left as it is')
+                print(f'{path}: not written by this program, left unchanged')
                 return
             pages.write(path, 'run_list.html', title='All runs', runs=read_all(runs_dir or '.'))
             print(f'All runs: {path}')

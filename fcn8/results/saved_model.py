@@ -3,7 +3,7 @@
 The model has the tag `serve` and one signature, `serving_default`: from `pictures`, uint8 [n, h, w, 3], red green blue,
 of any size, to `road_probability`, float32 [n, h, w]; with other classes, which are in classes.json beside it, to
 `class_probabilities`, float32 [n, h, w, classes]. Nothing but the pictures is fed, and TensorFlow 1.15 and 2.21 load
-each other's. Models of older runs have constants in the place of variables.
+each other's. Models of older runs have constants instead of variables.
 """
 import contextlib
 import json
@@ -27,7 +27,7 @@ BATCH_PIXELS = 4e6  # of pictures that go through the network at once, unless it
 
 
 def export(segmenter, path):
-    """Write the network of a Segmenter as a SavedModel, whole or not at all, in the place of one that is there.
+    """Write the network of a Segmenter as a SavedModel, whole or not at all; one that is there is replaced.
 
     path: the folder to write; its parent is there.
 

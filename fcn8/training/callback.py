@@ -1,4 +1,4 @@
-"""What happens around the steps of train_nn(): counting, the learning rate, validation, lines to read, records."""
+"""What happens around the steps of train_nn(): counting, the learning rate, validation, printed lines, records."""
 import contextlib
 import math
 import time
@@ -192,7 +192,7 @@ class RecordingCallback(Callback):
             self.loss_sum, self.seconds = state['loss_sum'], state['seconds']
             best = self._checkpoints.best_epoch
             self._best_since = (best if best <= len(self.history) else 1) if best else len(self.history) + 1
-            print('Going on ' + self.describe_progress())
+            print('Resuming ' + self.describe_progress())
         self._events = self._run_folder.begin(self._sess.graph, self.history)
 
     def on_batch_end(self, loss, pictures):

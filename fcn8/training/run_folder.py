@@ -88,14 +88,14 @@ class RunFolder:
         callback = self.callback
         if not callback.folder:
             return
-        advice = 'to go on: ' + distributed.resume_command(callback.folder)
+        command = distributed.resume_command(callback.folder)
         if isinstance(error, KeyboardInterrupt):
             place = callback.describe_progress() + '; '
             raise Stopped(getattr(error, 'signum', signal.SIGINT),
-                          (place if callback.history or callback.pictures else '') + advice)
+                          (place if callback.history or callback.pictures else '') + 'to go on: ' + command)
         if is_out_of_memory(error) and callback.next_epoch > self.settings.epochs:  # a smaller batch would not help
-            raise UserError(f'out of memory {callback.describe_progress()}; what is trained is saved. End other '
-                            f'programs that need memory, then, {advice}') from error
+            raise UserError(f'out of memory {callback.describe_progress()}; the training is saved. Free some memory, '
+                            f'then run {command}') from error
 
     def _check_end(self):
         """Check now what the end of the run needs, rather than after hours of training.
