@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains the demo for so long that Adam at a constant rate breaks out, unless its gradients are clipped:
+"""Trains the demo for so long that the loss jumps with Adam at a constant rate, unless the gradients are clipped:
 
     python benchmarks/stability.py                      as main.py trains, with the norm of the gradients clipped
     python benchmarks/stability.py --clip-norm 0        with the published Adam, which does not clip; also --beta2,

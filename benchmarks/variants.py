@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains FCN-8 with another decoder than the published one, to see what that brings:
+"""Trains FCN-8 with another decoder than the published one, to see what difference it makes:
 
     python benchmarks/variants.py scaled --freeze-encoder --validation 0.2
     python benchmarks/variants.py no-skips --freeze-encoder --validation 0.2

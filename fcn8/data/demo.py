@@ -1,4 +1,4 @@
-"""The demo: scenes drawn on the spot and a slim VGG-16, so that the program runs before any data is at hand."""
+"""The demo: scenes drawn on the spot and a slim VGG-16, so that the program runs without any data."""
 import os
 
 from fcn8 import distributed

@@ -1,4 +1,4 @@
-"""Synthetic road scenes in the layout of the KITTI road benchmark, so that the program runs before any data is at hand.
+"""Synthetic road scenes in the layout of the KITTI road benchmark, so that the program runs without any data.
 
 A scene is planned in road coordinates, in metres: x to the right of the camera, y above the ground, z ahead, along a
 road that may turn and climb. It is drawn as a picture and, with the same strokes, as a map of the surfaces that the

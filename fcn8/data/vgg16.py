@@ -116,7 +116,7 @@ def write(path, weights, seed=0):
 
     path: the folder to write; must not exist.
     weights: {name: (kernel float [size, size, depth_in, depth_out], bias float [depth_out])} for each name of LAYERS.
-    seed: seeds dropout, which goes on from there in every session that loads the model.
+    seed: seeds dropout in every session that loads the model.
 
     Raises OSError where it cannot be written.
     """

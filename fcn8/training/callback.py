@@ -90,7 +90,7 @@ class Callback:
         self._use_best()
 
     def _fast_forward(self):
-        """Have pictures and dropout go on where an unbroken run would be."""
+        """Advance pictures and dropout to where an uninterrupted run would be."""
         epochs = len(self.history)
         self.batches.skip(epochs + (0 if self.settings.freeze_encoder else self.settings.decoder_first), self.pictures)
         trained = epochs * self.batches.pictures + self.pictures

@@ -33,7 +33,7 @@ def compute(settings, batches, precision, load_vgg):
     model = sorted(path for path in glob.glob(os.path.join(glob.escape(settings.vgg_path), '**'), recursive=True)
                    if os.path.isfile(path))
     pattern = os.path.join('{}', f'features-{precision}-{{}}.npy')
-    # The code that reads and resizes the pictures counts, too.
+    # The code that reads and resizes the pictures is part of the digest, too.
     digest = _digest([images.__file__, kitti.__file__] + model + pictures, str(settings.image_shape))
     path = pattern.format(settings.data_dir, digest)
     if not all(distributed.gather(_is_there(path, len(pictures)))):

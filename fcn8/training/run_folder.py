@@ -139,7 +139,7 @@ class RunFolder:
             print(f'{self.path}: the file system has no locks. Do not resume this run twice at the same time')
 
     def is_resumed(self):
-        """Whether there is a checkpoint to go on from; the same in all processes."""
+        """Whether there is a checkpoint to resume from; the same in all processes."""
         return distributed.gather(bool(self.path and list_checkpoints(os.path.join(self.path, 'checkpoints'))))[0]
 
     def open_checkpoints(self):

@@ -6,7 +6,7 @@ from fcn8.tf1 import tf
 def initialize(sess, values):
     """Initialise the variables of the default graph that have no value yet: loaded weights stay as they are.
 
-    values: {name: array}, in the place of what the initialisers of these variables would give.
+    values: {name: array}, used instead of the initialisers of these variables.
 
     Raises ValueError if there is no new variable with one of these names.
     """
