@@ -127,7 +127,12 @@ class Training(RunCase):
                 mock.patch.object(device, 'session_config', return_value=config) as session_config, \
                 mock.patch.object(tf, 'Session', wraps=tf.Session) as session, \
                 mock.patch.object(main, 'optimize', wraps=main.optimize) as optimize:
-            self.new_run(amp=True)
+            folder = self.new_run(amp=True)
+            self.assertIn('add --decoder-first 30, or leave out --amp\n', self.printed.getvalue())
+            for settings in (dict(decoder_first=1), dict(freeze_encoder=True), dict(resume=folder)):
+                self.printed.truncate(0)
+                self.new_run(amp=True, **settings)
+                self.assertNotIn('leave out --amp', self.printed.getvalue(), settings)
         session_config.assert_called_with('float16')
         session.assert_any_call(config=config)
         self.assertIs(optimize.call_args[1]['loss_scaling'], True)

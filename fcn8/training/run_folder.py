@@ -67,6 +67,10 @@ class RunFolder:
             self._provenance['precision']))
         if gpu_advice(self.gpu):
             print(gpu_advice(self.gpu))
+        if self._provenance['precision'] == 'float16' and not (
+                self.path or self.settings.decoder_first or self.settings.freeze_encoder):
+            print('float16 loses the gradients of conv5, fc6 and fc7 unless the decoder is trained first: add '
+                  '--decoder-first 30, or leave out --amp')
         test_pairs = self._check_end() if distributed.is_chief() else []
         distributed.compare(dict(
             {option_name(name): value for name, value in self._content['settings'].items()
