@@ -33,7 +33,9 @@ class Predictions(Case):
             image, keep_prob = tf.placeholder(tf.float32, [None, None, None, 3]), tf.placeholder(tf.float32)
             red = image[..., :1]
             logits = tf.reshape(tf.concat([(100 - red) / 20, red * 0], axis=-1), [-1, 2])
-            saved_model.export(Segmenter(sess, logits, keep_prob, image, SHAPE, KITTI_ROAD), self.path('run', 'model'))
+            segmenter = Segmenter(sess, logits, keep_prob, image, SHAPE, KITTI_ROAD)
+            segmenter.prepare_export()
+            saved_model.export(segmenter, self.path('run', 'model'))
 
     def predict(self, path, *options):
         command_line.execute(command_line.parse(['--predict', path, '--model', self.run_folder, *options]), main.run)

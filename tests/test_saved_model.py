@@ -49,7 +49,9 @@ def random_segmenter(sess, vgg_path, random):
     variables.initialize(sess, {})
     for variable in tf.trainable_variables()[-12:]:
         variable.load(random.normal(size=variable.shape.as_list()) / 8, sess)
-    return Segmenter(sess, logits, keep_prob, image_input, SHAPE, KITTI_ROAD)
+    segmenter = Segmenter(sess, logits, keep_prob, image_input, SHAPE, KITTI_ROAD)
+    segmenter.prepare_export()
+    return segmenter
 
 
 def some_pictures(*shape):
@@ -90,7 +92,9 @@ class Export(Case):
             image, keep_prob = tf.placeholder(tf.float32, [None, None, None, 3]), tf.placeholder(tf.float32)
             logits = tf.reshape(network(image), [-1, 2])
             os.mkdir(self.path('run'))
-            saved_model.export(Segmenter(sess, logits, keep_prob, image, SHAPE, KITTI_ROAD), self.path('run', 'model'))
+            segmenter = Segmenter(sess, logits, keep_prob, image, SHAPE, KITTI_ROAD)
+            segmenter.prepare_export()
+            saved_model.export(segmenter, self.path('run', 'model'))
         return self.path('run')
 
     def test_pictures_of_any_size(self):

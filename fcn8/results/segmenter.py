@@ -22,6 +22,12 @@ def _found_or_built(tensor, kind, build):
     return build(tensor)
 
 
+def dropout_of(operations):
+    """Those of some operations that draw the random numbers of dropout: 4-D, [n, h, w, channels]."""
+    return [operation for operation in operations
+            if operation.type == 'RandomUniform' and operation.outputs[0].shape.ndims == 4]
+
+
 def make_saver(variables):
     """A tf.train.Saver of variables; its ops have the same names in every graph."""
     return tf.train.Saver(variables, allow_empty=True, name='export')
@@ -36,8 +42,7 @@ class Segmenter:
     image_shape: (height, width) in pixels.
     classes: data.classes.Classes.
 
-    variables, saver: those that it needs, and their tf.train.Saver, of the first Segmenter in a graph, which is not
-    final yet.
+    variables, saver: those that it needs, and their tf.train.Saver, once prepare_export() has been called.
     """
 
     def __init__(self, sess, logits, keep_prob, input_image, image_shape, classes):
@@ -48,11 +53,19 @@ class Segmenter:
         self._fetches = (self.softmax, self.softmax) if classes is KITTI_ROAD else (
             _found_or_built(self.softmax, 'ArgMax', lambda softmax: tf.argmax(softmax, -1, output_type=tf.int32)),
             _found_or_built(self.softmax, 'Sum', tf.reduce_sum))
-        if not sess.graph.finalized:
-            needed = set(op_selector.get_backward_walk_ops([self.softmax.op]))
-            with sess.graph.as_default():
-                self.variables = [variable for variable in tf.global_variables() if variable.op in needed]
-                self.saver = make_saver(self.variables)
+        self._needed = op_selector.get_backward_walk_ops([self.softmax.op])
+        # Any number will do, as dropout keeps all units: fed, they are not drawn, and the training that a seed fixes
+        # does not depend on what is segmented in between.
+        self._feed = {operation.outputs[0]: np.full([size or 1 for size in operation.outputs[0].shape.as_list()], 0.5)
+                      for operation in dropout_of(self._needed)}
+        self._feed[keep_prob] = 1.
+
+    def prepare_export(self):
+        """Make what saved_model.export() needs, while the graph is not final."""
+        needed = set(self._needed)
+        with self.sess.graph.as_default():
+            self.variables = [variable for variable in tf.global_variables() if variable.op in needed]
+            self.saver = make_saver(self.variables)
 
     def __call__(self, pictures):
         """The predictions of data.classes.Classes: road's probability, float32 [n, height, width], or classes, uint8.
@@ -61,7 +74,7 @@ class Segmenter:
 
         Raises UserError if the probabilities are not finite.
         """
-        prediction, finite = self.sess.run(self._fetches, {self.input_image: pictures, self.keep_prob: 1.0})
+        prediction, finite = self.sess.run(self._fetches, {self.input_image: pictures, **self._feed})
         if not np.isfinite(finite).all():
             raise UserError('the probabilities are nan: try a lower --learning-rate, or a lower --l2')
         prediction = prediction[:, 1] if self.classes is KITTI_ROAD else prediction.astype(np.uint8)

@@ -68,6 +68,7 @@ class Callback:
         self._sess = segmenter.sess
         if self.batches.validation_pictures:
             self._validation = Validation(segmenter, self.batches)
+        segmenter.prepare_export()
         self._regularisation = tf.losses.get_regularization_loss()
         variables.initialize(self._sess, decoder)
         self._restore()
@@ -94,8 +95,7 @@ class Callback:
         epochs = len(self.history)
         self.batches.skip(epochs + (0 if self.settings.freeze_encoder else self.settings.decoder_first), self.pictures)
         trained = epochs * self.batches.pictures + self.pictures
-        validated = sum('validation' in entry for entry in self.history) * len(self.batches.validation_share)
-        variables.fast_forward_dropout(self._sess, self.batches.image_shape, trained // distributed.size() + validated)
+        variables.fast_forward_dropout(self._sess, self.batches.image_shape, trained // distributed.size())
 
     def for_trained_network(self):
         """A Callback with nothing left to train: for the whole network around the decoder that this one has trained."""

@@ -1,5 +1,6 @@
 """The values of the graph's variables, and the state of its dropout."""
 from fcn8 import progress
+from fcn8.results.segmenter import dropout_of
 from fcn8.tf1 import tf
 
 
@@ -29,8 +30,7 @@ def fast_forward_dropout(sess, image_shape, pictures):
 
     TensorFlow can neither save nor restore how many numbers an op has drawn. Without a seed it makes no difference.
     """
-    random = [op for op in sess.graph.get_operations() if op.type == 'RandomUniform' and
-              op.outputs[0].shape.ndims == 4 and (op.get_attr('seed') or op.get_attr('seed2'))]
+    random = [op for op in dropout_of(sess.graph.get_operations()) if op.get_attr('seed') or op.get_attr('seed2')]
     if not random:
         return
     shapes = [[image_shape[0] // 32, image_shape[1] // 32, op.outputs[0].shape.as_list()[-1]] for op in random]
