@@ -25,9 +25,13 @@ class Validation:
         self._shown = {paths[index] for index in np.linspace(0, len(paths) - 1, min(SHOWN, len(paths))).astype(int)}
 
     def is_due(self, history, epochs):
-        """Whether to score after the epoch that follows those of a history, of so many in all."""
+        """Whether to score after the epoch that follows those of a history, of so many in all.
+
+        The first scoring says nothing of how long the next ones take, since TensorFlow prepares the graph in it.
+        """
         epoch, scored = len(history) + 1, [entry for entry in history if 'validation' in entry]
-        return epoch == epochs or not scored or epoch >= scored[-1]['epoch'] + scored[-1].get('validation_interval', 1)
+        return epoch == epochs or len(scored) < 2 or epoch >= scored[-1]['epoch'] + scored[-1].get(
+            'validation_interval', 1)
 
     def run(self, training_seconds, add_overlay, after_batch):
         """Score the pictures, all processes a share each.
