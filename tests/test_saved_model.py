@@ -130,10 +130,10 @@ class Load(Case):
         """In order, as many at once as BATCH_PIXELS and INFERENCE_BATCH allow; a large one alone."""
         batches, read, lead = [], [], 0
 
-        def pictures():
-            for number, size in enumerate([40] * 3 + [32] * 12 + [40] + [99] * 2):
-                read.append(number)
-                yield np.full((size, 50, 3), number, np.uint8)
+        def read_picture(item):
+            number, size = item
+            read.append(number)
+            return np.full((size, 50, 3), number, np.uint8)
 
         def predict(resized, shape):
             self.assertEqual(resized.shape[1:], SHAPE + (3,))
@@ -142,7 +142,8 @@ class Load(Case):
 
         with mock.patch.object(saved_model, 'BATCH_PIXELS', 9 * 32 * 50):
             model = saved_model.Model(KITTI_ROAD, SHAPE, predict)
-            for number, (picture, prediction) in enumerate(model.segment(pictures())):
+            segmented = model.segment(enumerate([40] * 3 + [32] * 12 + [40] + [99] * 2), read_picture)
+            for number, (picture, prediction) in enumerate(segmented):
                 np.testing.assert_array_equal(prediction, picture[..., 0])
                 self.assertEqual(picture[0, 0, 0], number)
                 lead = max(lead, len(read) - number)

@@ -28,9 +28,9 @@ def evaluate(folder, run):
     with saved_model.load(run) as model:
         check_writable(run)  # now, rather than after the work
         scores = collections.defaultdict(lambda: metrics.scores_of(model.classes))
-        pictures = images.in_order(lambda pair: images.read_picture(pair[0]), pairs)
         true = images.in_order(lambda pair: labels.read_label(pair[1], classes=model.classes), pairs)
-        segmented = progress.bar(model.segment(pictures), desc='Evaluate', total=len(pairs), unit='picture')
+        segmented = progress.bar(model.segment([path for path, _ in pairs], images.read_picture), desc='Evaluate',
+                                 total=len(pairs), unit='picture')
         for (path, _), label, (_, prediction) in zip(pairs, true, segmented):
             scores[kitti.category(path)].add(prediction, label)
             counts[kitti.category(path)] += 1

@@ -87,7 +87,7 @@ def _predict_pictures(model, paths, overlays, masks):
     images.check_pictures(paths)
     for folder in filter(None, (overlays, masks)):
         os.makedirs(folder)
-    segmented, gallery = model.segment(images.in_order(images.read_picture, paths)), pages.Gallery()
+    segmented, gallery = model.segment(paths, images.read_picture), pages.Gallery()
     for picture in progress.bar(images.in_order(write, zip(paths, segmented)), desc='Paint', total=len(paths),
                                 unit='picture'):
         gallery.add(picture)

@@ -106,13 +106,19 @@ class Model:
     def __init__(self, classes, image_shape, predict):
         self.classes, self._image_shape, self._predict = classes, image_shape, predict
 
-    def segment(self, pictures):
+    def segment(self, items, read=lambda item: item):
         """Yield (picture, prediction) for pictures, uint8 [h, w, 3]: as many at once as have one size and fit.
 
         A prediction is one of data.classes.Classes, [h, w].
+
+        items: the pictures, or with read, a function that threads call, what it makes them of, such as paths.
         """
+        def read_and_resize(item):
+            picture = read(item)
+            return picture, images.resize(picture, self._image_shape)
+
         batch = []  # of (picture, resized picture)
-        for picture, resized in images.in_order(self._with_resized, pictures):
+        for picture, resized in images.in_order(read_and_resize, items):
             if batch and (picture.shape != batch[0][0].shape or len(batch) == INFERENCE_BATCH
                           or (len(batch) + 1) * picture[..., 0].size > BATCH_PIXELS):
                 yield from self._segment(batch)
@@ -120,9 +126,6 @@ class Model:
             batch.append((picture, resized))
         if batch:
             yield from self._segment(batch)
-
-    def _with_resized(self, picture):
-        return picture, images.resize(picture, self._image_shape)
 
     def _segment(self, batch):
         pictures, resized = zip(*batch)
