@@ -32,14 +32,18 @@ def category(path):
 def pair_with_labels(data_folder):
     """The (picture, label) paths of a folder in KITTI's layout.
 
-    Raises UserError if a label is missing, if a pair differs in size, and if one of them is cut off.
+    Raises UserError if a picture has no label or two, if a pair differs in size, and if one of them is cut off.
     """
     label_folder = os.path.join(data_folder, 'gt_image_2')
     labels = images.list_files(label_folder, r'\.png$')
-    label_of = {'_'.join(stem(path).rsplit('_road_', 1)): path for path in labels}
-    label_of.update((stem(path), path) for path in labels)
-    pairs = []
-    for picture in list_pictures(data_folder):
+    pictures = list_pictures(data_folder)
+    names, label_of, pairs = set(map(stem, pictures)), {}, []
+    for path in labels:
+        name = stem(path) if stem(path) in names else '_'.join(stem(path).rsplit('_road_', 1))
+        other = label_of.setdefault(name, path)
+        if other != path and name in names:
+            raise UserError(f'{other} and {path}: two labels for one picture; remove one')
+    for picture in pictures:
         label = label_of.get(stem(picture))
         if label is None:
             raise _missing_label(picture, label_folder)
