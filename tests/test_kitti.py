@@ -33,7 +33,6 @@ class Pairs(Case):
         self.assertEqual([tuple(map(os.path.basename, pair)) for pair in pairs], sorted(expected))
         self.assertEqual([kitti.category(picture) for picture, _ in pairs], ['on_road_b', 'u u', 'um', 'um'])
 
-
     def test_a_label_may_have_the_name_of_its_picture(self):
         folder = self.write_kitti(count=1)
         for name in ('IMG_1.jpg', 'dirt_road_1.png', 'street.png'):
@@ -45,11 +44,22 @@ class Pairs(Case):
                          ['IMG_1.png', 'dirt_road_1.png', 'street.png', 'um_road_000000.png'])
         self.assertEqual([kitti.category(picture) for picture, _ in pairs], ['IMG', 'dirt_road', 'none', 'um'])
 
+    def test_a_picture_with_two_labels(self):
+        folder = self.write_kitti(count=1)
+        label, other = (os.path.join(folder, 'gt_image_2', name) for name in ('um_000000.png', 'um_road_000000.png'))
+        shutil.copy(other, label)
+        self.assertEqual(self.assert_user_error(kitti.pair_with_labels, folder),
+                         f'{label} and {other}: two labels for one picture; remove one')
+        # Now each has its own.
+        picture = os.path.join(folder, 'image_2', 'um_000000.png')
+        shutil.copy(picture, picture.replace('um_', 'um_road_'))
+        self.assertEqual([pair[1] for pair in kitti.pair_with_labels(folder)], [label, other])
+
     def test_a_label_that_is_missing_or_of_another_format(self):
         folder = self.write_kitti(count=1)
         label = os.path.join(folder, 'gt_image_2', 'um_road_000000.png')
         for name, expected in (('um_road_000000.jpg', 'um_road_000000.jpg: JPEG changes the colours of a label'),
-                               ('um_000000.tif', 'um_000000.tif: .*Convert them with: python -c .*gt_image_2/..tif$'),
+                               ('um_000000.tif', 'um_000000.tif: .*labels PNG. Convert .* python -c .*gt_image_2/..tif$'),
                                ('um_1.png', 'um_000000.png: its label um_road_000000.png or um_000000.png is missing')):
             other = os.path.join(folder, 'gt_image_2', name)
             os.rename(label, other)

@@ -56,7 +56,7 @@ def refuse_other_formats(paths):
         name, extension = os.path.splitext(path)
         if re.fullmatch(r'\.(tiff?|bmp|webp)', extension, re.IGNORECASE):
             pattern = os.path.join(shlex.quote(os.path.dirname(path) or '.'), '*' + extension)
-            raise UserError(f'{path}: pictures and labels are PNG or JPEG. Convert them with: {CONVERT} {pattern}')
+            raise UserError(f'{path}: pictures are PNG or JPEG, labels PNG. Convert them with: {CONVERT} {pattern}')
 
 
 def list_files(folder, pattern):
