@@ -91,8 +91,9 @@ class OwnLabels(OwnLabelCase):
             self.read, image, *(dict(name=str(value), grey=value) for value in (0, 1, 2, 255))))
 
     def test_more_than_8_bits(self):
-        for top, expected in ((65535, ['a', 'b', 'b']), (300, 'go up to 300. Convert it')):
-            image = Image.fromarray(np.uint16([0, top, top])[VALUES])
+        for others, expected in (((65535, 65535), ['a', 'b', 'b']), ((300, 300), 'go up to 300. Convert it'),
+                                 ((1000, 65535), 'go up to 65535. Convert it')):
+            image = Image.fromarray(np.uint16([0, *others])[VALUES])
             entries = dict(name='a', grey=0), dict(name='b', grey=255)
             if isinstance(expected, str):
                 self.assertIn(expected, self.assert_user_error(self.read, image, *entries))

@@ -38,9 +38,10 @@ def _readings(path, image, classes):
 
     Those of a palette are its colours, and if these are not all greys, or else its indices, as in Pascal VOC's labels.
     """
-    highest = image.getextrema()[1] if image.mode.startswith('I') else 0  # 16 bits: greater ones would become 255
-    if 255 < highest < 65535:
-        raise UserError(f'{path}: its grey values go up to {highest}. Convert it to values from 0 to 255')
+    if image.mode.startswith('I'):  # 16 bits: all above 255 would become 255, which is right for 65535 alone
+        values = np.asarray(image)
+        if ((values > 255) & (values != 65535)).any():
+            raise UserError(f'{path}: its grey values go up to {values.max()}. Convert it to values from 0 to 255')
     readings = [(image.convert('RGB'), classes.colours)]
     if image.mode == 'P' and classes.greys:
         palette = np.reshape(image.getpalette(), (-1, 3))
