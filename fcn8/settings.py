@@ -144,10 +144,15 @@ class Settings:
             except ValueError as error:
                 raise UserError(f'{option_name(field.name)}: {error}') from error
             object.__setattr__(self, field.name, value)
+        frozen = self._origin('freeze_encoder')
         if self.freeze_encoder and self.decoder_first:
-            raise UserError('--freeze-encoder trains nothing but the decoder: leave out --decoder-first')
+            raise UserError(f'{frozen} trains nothing but the decoder: leave out {self._origin("decoder_first")}')
         if self.freeze_encoder and self.augment:
-            raise UserError('--freeze-encoder trains on features, computed once: leave out --augment')
+            raise UserError(f'{frozen} trains on features, computed once: leave out --augment')
+
+    def _origin(self, name):
+        """The option that a setting comes from: its own, or --recipe."""
+        return f'--recipe {self.recipe}' if RECIPES[self.recipe].get(name) == getattr(self, name) else option_name(name)
 
     @property
     def vgg_path(self):

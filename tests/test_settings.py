@@ -156,5 +156,10 @@ class Frozen(Case):
             self.assertRegex(self.assert_user_error(Settings, freeze_encoder=True, **others),
                              '--freeze-encoder .*leave out --(augment|decoder-first)')
             Settings(**others)
+        for recipe, others, expected in (('tuned', dict(freeze_encoder=True), '^--freeze-encoder .* --recipe tuned$'),
+                                         ('frozen', dict(augment=True), '^--recipe frozen .* --augment$'),
+                                         ('frozen', dict(decoder_first=2), '^--recipe frozen .* --decoder-first$')):
+            self.assertRegex(self.assert_user_error(
+                Settings, **dict(settings.RECIPES[recipe], recipe=recipe, **others)), expected)
         with self.assertRaises((UserError, dataclasses.FrozenInstanceError)):
             Settings().epochs = 3
