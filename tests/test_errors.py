@@ -148,7 +148,7 @@ class Program(RunCase):
             status, stderr = self.main('--epochs', '1')
         folder = 'runs/' + os.readlink('runs/latest')
         self.assertEqual((status, stderr.splitlines()[-1]), (
-            2, 'error: out of memory after the last epoch; the training is saved. Free some memory, then run '
+            2, 'error: out of memory after the last epoch; the last checkpoint is kept. Free some memory, then run '
                f'python main.py --resume {folder}'))
 
     def test_debug_shows_the_stack_trace(self):

@@ -59,7 +59,7 @@ class Pairs(Case):
         folder = self.write_kitti(count=1)
         label = os.path.join(folder, 'gt_image_2', 'um_road_000000.png')
         for name, expected in (('um_road_000000.jpg', 'um_road_000000.jpg: JPEG changes the colours of a label'),
-                               ('um_000000.tif', 'um_000000.tif: .*labels PNG. Convert .* python -c .*gt_image_2/..tif$'),
+                               ('um_000000.tif', 'um_000000.tif: .*, labels PNG. .*python -c .*gt_image_2/..tif$'),
                                ('um_1.png', 'um_000000.png: its label um_road_000000.png or um_000000.png is missing')):
             other = os.path.join(folder, 'gt_image_2', name)
             os.rename(label, other)

@@ -122,6 +122,10 @@ class RunFolder(TrainedCase):
         self.assertEqual(names - {files.LOCK} - set(os.listdir('data/data_road/testing/image_2')), {
             'checkpoints', 'events', 'history.jsonl', 'index.html', 'model', 'scores.json', 'settings.json'})
 
+    def test_the_list_of_runs_is_beside_a_run_whose_path_ends_in_a_slash(self):
+        self.assertEqual(self.new_run(epochs=2, validation=0.25, resume=self.run_folder + '/'), self.run_folder)
+        self.assertIn('All runs: runs/index.html\n', self.printed.getvalue())
+
     def test_a_regularisation_that_is_not_finite_ends_the_run(self):
         status, stderr = self.main('--epochs', '1', '--batch-size', '4', '--l2', '3e38')
         self.assertEqual(status, 2)

@@ -51,7 +51,8 @@ class RunFolder:
     """
 
     def __init__(self, settings, batches, precision):
-        self.settings, self.batches, self.path, self.gpu = settings, batches, settings.resume, gpu_name()
+        self.settings, self.batches, self.gpu = settings, batches, gpu_name()
+        self.path = settings.resume and os.path.normpath(settings.resume)  # its parent is that of runs/1/, too
         self.report = None
         self.callback = (RecordingCallback(settings, batches, self) if distributed.is_chief() else
                          Callback(settings, batches))
@@ -98,8 +99,8 @@ class RunFolder:
             raise Stopped(getattr(error, 'signum', signal.SIGINT),
                           (place if callback.history or callback.pictures else '') + 'to go on: ' + command)
         if is_out_of_memory(error) and callback.next_epoch > self.settings.epochs:  # a smaller batch would not help
-            raise UserError(f'out of memory {callback.describe_progress()}; the training is saved. Free some memory, '
-                            f'then run {command}') from error
+            raise UserError(f'out of memory {callback.describe_progress()}; the last checkpoint is kept. Free some '
+                            f'memory, then run {command}') from error
 
     def _check_end(self):
         """Check now what the end of the run needs, rather than after hours of training.
