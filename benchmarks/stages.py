@@ -22,7 +22,6 @@ from matplotlib import pyplot
 
 from fcn8 import errors
 from fcn8.data import images
-from fcn8.data.classes import KITTI_ROAD
 from fcn8.files import written_whole
 from fcn8.results import saved_model
 
@@ -57,7 +56,7 @@ def compute(run, path):
             # The decoder is linear: without the finer layers' scores, what comes out is the share of those so far.
             without = dict(zip(SCORES[number:], map(np.zeros_like, scores[number:])))
             softmax = sess.run(SOFTMAX, {**feed, **without})
-            prediction = softmax[:, 1] if classes is KITTI_ROAD else softmax.argmax(axis=-1)
+            prediction = softmax[:, 1] if classes.is_road else softmax.argmax(axis=-1)
             size = '{}x{}'.format(*score.shape[1:3])
             rows.append([(f'layer {layer}: scores, {size}', score[0, ..., -1]),
                          (f'added to those above, {size}', None if total is None else total[0, ..., -1]),

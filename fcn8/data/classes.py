@@ -44,6 +44,7 @@ class Classes:
     A prediction is what the methods below draw: here the most probable class of each pixel, uint8 [height, width].
     """
 
+    is_road = False  # whether a prediction is the probability of road
     output = 'class_probabilities'  # of the exported model
 
     def __init__(self, description):
@@ -81,6 +82,7 @@ class Road(Classes):
     A prediction is the probability of road, float32 [height, width].
     """
 
+    is_road = True
     output = 'road_probability'
 
     def __init__(self):

@@ -69,7 +69,7 @@ def _count(image, known=()):
 
 def _advice(colours, unknown, classes):
     """What to do about the unknown ones among the colours of a label."""
-    without_file = classes is KITTI_ROAD
+    without_file = classes.is_road
     values = {value for colour in colours for value in colour}
     is_grey = all(len(set(colour)) == 1 for colour in colours)
     if without_file and is_grey and (values <= {0, 1} or values <= {0, 255} or len(values) > MANY):

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from fcn8.data import kitti, labels
-from fcn8.data.classes import PAINT_ALPHA, Road
+from fcn8.data.classes import PAINT_ALPHA
 from fcn8.files import digest_of_files
 from fcn8.results import metrics, pages, run_list
 from fcn8.results.charts import charts
@@ -85,7 +85,7 @@ class Report:
 
 def _paint_errors(classes, picture, prediction, label):
     """The picture with its pixels painted by whether they are classified as the label says, which may ignore some."""
-    if isinstance(classes, Road):
+    if classes.is_road:
         found, background, road = prediction > 0.5, label[..., 0], label[..., 1]
         kinds = (RIGHT, found & road), (MISSED, ~found & road), (WRONG, found & background)
     else:
@@ -99,6 +99,6 @@ def _paint_errors(classes, picture, prediction, label):
 
 def _key(classes):
     """[(colour, meaning)] of what _paint_errors() paints."""
-    if isinstance(classes, Road):
+    if classes.is_road:
         return [(RIGHT, 'road found'), (MISSED, 'road missed'), (WRONG, 'background classified as road')]
     return [(RIGHT, 'the right class'), (MISSED, 'a wrong class')]

@@ -13,7 +13,7 @@ import numpy as np
 
 from fcn8 import device
 from fcn8.data import images
-from fcn8.data.classes import KITTI_ROAD, read_classes
+from fcn8.data.classes import read_classes
 from fcn8.data.kitti import INFERENCE_BATCH
 from fcn8.errors import UserError, cannot_write, is_out_of_memory, reason
 from fcn8.files import scratch_folder
@@ -45,11 +45,11 @@ def export(segmenter, path):
         softmax, = tf.import_graph_def(
             network, {tensor.name: value for tensor, value in inputs.items() if tensor.op.name in names},
             [segmenter.softmax.name], name='network')
-        probability = softmax[:, 1:] if classes is KITTI_ROAD else softmax
+        probability = softmax[:, 1:] if classes.is_road else softmax
         probability = tf.reshape(probability, (-1,) + segmenter.image_shape + (probability.shape[-1],),
                                  name=PROBABILITY[:-2])
         probability = _enlarge(probability, tf.shape(pictures)[1:3])
-        probability = tf.identity(probability[..., 0] if classes is KITTI_ROAD else probability, name=classes.output)
+        probability = tf.identity(probability[..., 0] if classes.is_road else probability, name=classes.output)
         make_saver(tf.global_variables())
         _write(segmenter, {'pictures': pictures}, {classes.output: probability}, path)
 
@@ -85,7 +85,7 @@ def _write(segmenter, inputs, outputs, path):
             builder.add_meta_graph_and_variables(segmenter.sess, ['serve'], {'serving_default': signature},
                                                  strip_default_attrs=True, saver=segmenter.saver)
             builder.save()
-            if classes is not KITTI_ROAD:
+            if not classes.is_road:
                 with open(os.path.join(scratch, name, 'classes.json'), 'w') as file:
                     json.dump(classes.description, file, indent=2)
             if os.path.exists(path):
@@ -155,7 +155,7 @@ def load(run):
             if classes.output not in signature.outputs:
                 raise ValueError(f'no {classes.output}: is {its_classes} missing or wrong?')
             resized, probability = map(sess.graph.get_tensor_by_name, (RESIZED, PROBABILITY))
-            if probability.shape[-1] != (1 if classes is KITTI_ROAD else len(classes)):
+            if probability.shape[-1] != (1 if classes.is_road else len(classes)):
                 raise ValueError(f'its classes are not those of {its_classes}')
         except Exception as error:  # what damaged files make TensorFlow raise depends on where the damage is
             if is_out_of_memory(error):
@@ -164,7 +164,7 @@ def load(run):
                             'again') from error
         shape = tf.placeholder(tf.int32, [2])
         prediction = _enlarge(probability, shape)
-        prediction = prediction[..., 0] if classes is KITTI_ROAD else tf.cast(tf.argmax(prediction, -1), tf.uint8)
+        prediction = prediction[..., 0] if classes.is_road else tf.cast(tf.argmax(prediction, -1), tf.uint8)
         sess.graph.finalize()
         gpu = device.gpu_name()
         print('TensorFlow {} {}'.format(

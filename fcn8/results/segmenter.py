@@ -2,7 +2,6 @@
 import numpy as np
 
 from fcn8.data import kitti
-from fcn8.data.classes import KITTI_ROAD
 from fcn8.errors import UserError
 from fcn8.tf1 import tf  # first: it prepares the import of TensorFlow
 
@@ -50,7 +49,7 @@ class Segmenter:
         self.image_shape, self.classes = tuple(image_shape), classes
         self.softmax = softmax_of(logits)
         # Of many classes, the probabilities would take longer to fetch than to compute.
-        self._fetches = (self.softmax, self.softmax) if classes is KITTI_ROAD else (
+        self._fetches = (self.softmax, self.softmax) if classes.is_road else (
             _found_or_built(self.softmax, 'ArgMax', lambda softmax: tf.argmax(softmax, -1, output_type=tf.int32)),
             _found_or_built(self.softmax, 'Sum', tf.reduce_sum))
         self._needed = op_selector.get_backward_walk_ops([self.softmax.op])
@@ -77,7 +76,7 @@ class Segmenter:
         prediction, finite = self.sess.run(self._fetches, {self.input_image: pictures, **self._feed})
         if not np.isfinite(finite).all():
             raise UserError('the probabilities are nan: try a lower --learning-rate, or a lower --l2')
-        prediction = prediction[:, 1] if self.classes is KITTI_ROAD else prediction.astype(np.uint8)
+        prediction = prediction[:, 1] if self.classes.is_road else prediction.astype(np.uint8)
         return prediction.reshape((-1,) + self.image_shape)
 
     def segment(self, paths):
