@@ -23,16 +23,15 @@ def choose_precision(amp, image_shape):
     if gpu and compute_capability(gpu) >= (7, 0):
         return 'float16'
     if gpu or not cpu_has_bfloat16() or tf.__version__.startswith('1.'):
-        print('--amp has no effect: it needs a GPU with tensor cores, or a CPU with bfloat16 and TensorFlow 2')
-        return 'float32'
-    if launcher.SIZE > 1:  # in sessions of TensorFlow's servers bfloat16 has no kernels
-        print('--amp has no effect: on a CPU it works with a single process only')
-        return 'float32'
-    if min(image_shape) < MIN_SIZE_FOR_BFLOAT16:
-        print(f'--amp has no effect: on a CPU it needs an --image-shape of at least {MIN_SIZE_FOR_BFLOAT16} pixels in '
-              'height and width')
-        return 'float32'
-    return 'bfloat16'
+        reason = 'it needs a GPU with tensor cores, or a CPU with bfloat16 and TensorFlow 2'
+    elif launcher.SIZE > 1:  # in sessions of TensorFlow's servers bfloat16 has no kernels
+        reason = 'on a CPU it works with a single process only'
+    elif min(image_shape) < MIN_SIZE_FOR_BFLOAT16:
+        reason = f'on a CPU it needs an --image-shape of at least {MIN_SIZE_FOR_BFLOAT16} pixels in height and width'
+    else:
+        return 'bfloat16'
+    print(f'--amp has no effect: {reason}')
+    return 'float32'
 
 
 def session_config(precision='float32'):
