@@ -23,13 +23,16 @@ from tests.support import SHAPE, Case, TrainedCase, cut, write
 
 class Epochs(unittest.TestCase):
     def test_scoring_takes_a_tenth_of_the_time_at_most(self):
-        """After the first two epochs and the last, and in between as often as the time of the last scoring allows."""
+        """After a process's first two epochs and the last, in between as often as the last scoring's time allows."""
         batches = types.SimpleNamespace(validation_share=[], classes=KITTI_ROAD)
         batches.validation_batches = lambda: [(np.zeros([1, 2, 2, 3]), np.ones([1, 2, 2, 2], bool))]
-        scoring = validation.Validation(mock.Mock(return_value=np.zeros([1, 2, 2], np.float32)), batches)
-        for seconds, due in ((0.9, [1, 2, 3, 4, 5, 6, 7]), (2.5, [1, 2, 5, 7]), (100, [1, 2, 7])):
+        segmenter = mock.Mock(return_value=np.zeros([1, 2, 2], np.float32))
+        for seconds, begins, due in ((0.9, [1], [1, 2, 3, 4, 5, 6, 7]), (2.5, [1], [1, 2, 5, 7]), (100, [1], [1, 2, 7]),
+                                     (2.5, [1, 4], [1, 2, 5, 6, 7])):
             history = []
             for epoch in range(1, 8):
+                if epoch in begins:  # resumed
+                    scoring = validation.Validation(segmenter, batches)
                 history.append(dict(epoch=epoch))
                 if scoring.is_due(history[:-1], epochs=7):
                     with mock.patch.object(validation.time, 'time', side_effect=[0, seconds]), \

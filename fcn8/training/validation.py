@@ -20,24 +20,21 @@ class Validation:
     """
 
     def __init__(self, segmenter, batches):
-        self._segmenter, self._batches = segmenter, batches
+        self._segmenter, self._batches, self._is_first = segmenter, batches, True
         paths = batches.validation_share
         self._shown = {paths[index] for index in np.linspace(0, len(paths) - 1, min(SHOWN, len(paths))).astype(int)}
 
     def is_due(self, history, epochs):
-        """Whether to score after the epoch that follows those of a history, of so many in all.
-
-        The first scoring says nothing of how long the next ones take, since TensorFlow prepares the graph in it.
-        """
+        """Whether to score after the epoch that follows those of a history, of so many in all."""
         epoch, scored = len(history) + 1, [entry for entry in history if 'validation' in entry]
-        return epoch == epochs or len(scored) < 2 or epoch >= scored[-1]['epoch'] + scored[-1].get(
-            'validation_interval', 1)
+        return epoch == epochs or not scored or epoch >= scored[-1]['epoch'] + scored[-1].get('validation_interval', 1)
 
     def run(self, training_seconds, add_overlay, after_batch):
         """Score the pictures, all processes a share each.
 
         Returns what that adds to an entry of the history: `validation`, the summary() of metrics' scores, and
-        `validation_interval`, the number of epochs after which to score again.
+        `validation_interval`, the number of epochs after which to score again: at first 1, since the time in which
+        TensorFlow also prepares the graph says nothing of the next ones.
 
         training_seconds: what the training of an epoch takes.
         add_overlay: called with the name and the overlay of some of them.
@@ -58,5 +55,6 @@ class Validation:
                 bar.update(len(labels))
                 after_batch()
         gathered, costs = zip(*distributed.gather((scores, (time.time() - start) / max(training_seconds, 1e-9))))
-        interval = max(1, int(np.ceil(max(costs) * (1 / SHARE_OF_TIME - 1))))
+        interval = 1 if self._is_first else max(1, int(np.ceil(max(costs) * (1 / SHARE_OF_TIME - 1))))
+        self._is_first = False
         return dict(validation=sum(gathered, metrics.scores_of(classes)).summary(), validation_interval=interval)
