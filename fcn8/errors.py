@@ -8,6 +8,8 @@ import threading
 import time
 import traceback
 
+from fcn8 import launcher
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL = 0.3  # seconds within which two are one: timeout(1) and job schedulers send them in pairs
 RESOURCE_EXHAUSTED = 8  # TensorFlow's error code
@@ -79,7 +81,8 @@ def _describe(error, out_of_memory_hint):
 def _print_last_line(line, debug):
     if debug:
         traceback.print_exc()
-    sys.stderr.write(' '.join(line.splitlines()) + '\n')
+    below_bar = '\n' * bool(launcher.RANK)  # that of the chief, on the same terminal
+    sys.stderr.write(below_bar + ' '.join(line.splitlines()) + '\n')
     sys.stderr.flush()
 
 
