@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from fcn8 import progress
+from fcn8.data.classes import BACKGROUND, IGNORED, ROAD
 from fcn8.files import scratch_folder
 
 CATEGORIES = ('um', 'umm', 'uu')  # urban marked (two lanes), urban multiple marked lanes, urban unmarked
@@ -20,16 +21,15 @@ SIZES = ((375, 1242),) * 5 + ((370, 1224), (374, 1238), (376, 1241))  # height, 
 CAMERA_HEIGHT = 1.65  # metres
 NEAREST, FARTHEST = 2.5, 400.0  # metres ahead; what is nearer lies below the picture, the ground ends at the farthest
 
-LABEL_COLOURS = np.array([(255, 0, 0), (255, 0, 255), (0, 0, 0)], np.uint8)
-BACKGROUND, ROAD, IGNORED = range(3)  # rows of LABEL_COLOURS
-CLASS_COLOURS = np.array([(0, 0, 0), (70, 130, 180), (128, 64, 128), (255, 255, 255), (107, 142, 35), (70, 70, 70)],
-                         np.uint8)  # those of docs/demo-classes.json
-OTHER, SKY, DRIVABLE, MARKING, VEGETATION, BUILDING = range(6)  # rows of CLASS_COLOURS
+# The colours of docs/demo-classes.json
+OTHER, SKY, DRIVABLE, MARKING = (0, 0, 0), (70, 130, 180), (128, 64, 128), (255, 255, 255)
+VEGETATION, BUILDING = (107, 142, 35), (70, 70, 70)
 
-# The surfaces that a pixel can show, the label of each, a row of LABEL_COLOURS, and its class, a row of CLASS_COLOURS.
+# The surfaces that a pixel can show, and the colour of each in the labels: in KITTI's, and in those of the classes.
 ASPHALT, PAINT, OTHER_ASPHALT, PAVING, KERB, GRASS, SOIL, AIR, LEAVES, WALL, CAR = range(11)
-LABELS = np.array([ROAD, ROAD, IGNORED] + [BACKGROUND] * 8)
-CLASSES = np.array([DRIVABLE, MARKING, DRIVABLE, OTHER, OTHER, VEGETATION, OTHER, SKY, VEGETATION, BUILDING, OTHER])
+LABEL_COLOURS = np.array([ROAD, ROAD, IGNORED] + [BACKGROUND] * 8, np.uint8)
+CLASS_COLOURS = np.array([DRIVABLE, MARKING, DRIVABLE, OTHER, OTHER, VEGETATION, OTHER, SKY, VEGETATION, BUILDING,
+                          OTHER], np.uint8)
 
 CAR_PAINTS = ((38, 40, 46), (72, 76, 82), (158, 162, 166), (225, 226, 226), (128, 24, 26), (32, 52, 104), (60, 76, 62))
 ROOFS = ((128, 66, 48), (92, 80, 76))
@@ -42,9 +42,9 @@ SUNNY = Light((85, 140, 215), (205, 224, 242), 0.6, (1.0, 0.98, 0.93), 0.54, 1.2
 OVERCAST = Light((178, 186, 196), (226, 229, 232), 1.2, (0.86, 0.9, 0.95), 0.93, 1)
 EVENING = Light((98, 118, 172), (250, 204, 156), 0.5, (1.0, 0.93, 0.85), 0.5, 3)
 
-# left, right: x of its edges; lane: x of the left edge of its right lane; lines: [(x, dash, gap)]; verges: on the left
-# and on the right, see plan_verge; crossing: (near, far) of a road across it; oncoming: x of the oncoming cars.
-Road = namedtuple('Road', 'left right lane lines verges crossing oncoming')
+# left, right: x of its edges; lines: [(x, dash, gap)]; verges: on the left and on the right, see plan_verge; crossing:
+# (near, far) of a road across it; oncoming: x of the oncoming cars.
+Road = namedtuple('Road', 'left right lines verges crossing oncoming')
 # kind: a key of DRAW; x, z: the middle of its near end.
 Thing = namedtuple('Thing', 'kind x z width length height colour oncoming')
 
@@ -76,12 +76,10 @@ def write_scenes(folder, seed, training, testing, classes=False):
 
 def write_scene(folder, category, number, random, classes):
     """Draw one scene and write its PNGs into folder/image_2 and folder/gt_image_2."""
-    picture, road, lane, all_classes = draw_scene(category, SIZES[random.randint(len(SIZES))], random)
-    scene = (picture, all_classes) if classes else (picture, road, lane)
-    names = 'image_2/{}_{:06d}.png', 'gt_image_2/{}_road_{:06d}.png', 'gt_image_2/{}_lane_{:06d}.png'
-    for name, pixels in zip(names, scene):
-        if pixels is not None:
-            imageio.imwrite(os.path.join(folder, name.format(category, number)), pixels, compress_level=1)
+    picture, surfaces = draw_scene(category, SIZES[random.randint(len(SIZES))], random)
+    label = (CLASS_COLOURS if classes else LABEL_COLOURS)[surfaces]
+    for name, pixels in (('image_2/{}_{:06d}.png', picture), ('gt_image_2/{}_road_{:06d}.png', label)):
+        imageio.imwrite(os.path.join(folder, name.format(category, number)), pixels, compress_level=1)
 
 
 def draw_scene(category, size, random):
@@ -91,9 +89,7 @@ def draw_scene(category, size, random):
     size: (height, width) in pixels.
     random: np.random.RandomState, the only source of chance.
 
-    Returns (picture, road, lane, classes), uint8 [height, width, 3]: the RGB picture; its labels in KITTI's colours,
-    road magenta, background red, ignored pixels black, where lane is the camera's own lane for 'um', else None;
-    and its labels in CLASS_COLOURS.
+    Returns the RGB picture, uint8 [height, width, 3], and the surfaces that its pixels show, uint8 [height, width].
     """
     view, light, road = View(size, random), choose_light(random), plan_road(category, random)
     things = place_things(road, random)
@@ -107,11 +103,7 @@ def draw_scene(category, size, random):
         if thing.z > NEAREST:  # nearer ones only cast their shadows into the picture
             DRAW[thing.kind](canvas, thing, random)
     surfaces = np.asarray(canvas.surfaces)
-    label = LABELS[surfaces]
-    lane = label.copy()
-    lane[view.top:][(x < road.lane) & (label[view.top:] == ROAD)] = BACKGROUND
-    return (develop(canvas.picture, surfaces, light, random), LABEL_COLOURS[label],
-            LABEL_COLOURS[lane] if category == 'um' else None, CLASS_COLOURS[CLASSES[surfaces]])
+    return develop(canvas.picture, surfaces, light, random), surfaces
 
 
 class View:
@@ -261,7 +253,7 @@ def plan_road(category, random):
         strip = random.uniform(2, 5)
         opposite, oncoming = [(strip, GRASS), (2 * width, OTHER_ASPHALT), (0.2, KERB)], left - strip - 1.5 * width
     near = random.uniform(9, 45) if random.rand() < 0.4 else FARTHEST
-    return Road(left, right, right - width, lines, (plan_verge(opposite, random), plan_verge([], random)),
+    return Road(left, right, lines, (plan_verge(opposite, random), plan_verge([], random)),
                 (near, near + random.uniform(4, 9)), oncoming)
 
 
