@@ -54,7 +54,7 @@ class Vgg16(Case):
 
         with h5py.File(weights_file, 'r+') as file:
             del file['block3_conv2']
-        with self.assertRaisesRegex(ValueError, 'the layer block3_conv2 is missing'):
+        with self.assertRaisesRegex(KeyError, 'block3_conv2'):
             vgg16.write_from_keras(self.path('other'), weights_file)
         with open(weights_file, 'w') as file:
             file.write('not HDF5')

@@ -87,7 +87,7 @@ def write_from_keras(path, weights_file):
 
     The file is read with h5py itself: TensorFlow 1.15's Keras cannot read weights through h5py 3.
 
-    Raises OSError if it is not an HDF5 file, ValueError if it does not hold VGG-16's layers.
+    Raises OSError if it is not an HDF5 file, KeyError if it does not hold VGG-16's layers.
     """
     with h5py.File(weights_file, 'r') as file:
         weights = {name: _read_keras_layer(file, name) for name in LAYERS}
@@ -96,14 +96,7 @@ def write_from_keras(path, weights_file):
 
 def _read_keras_layer(file, name):
     keras_name = {'fc6': 'fc1', 'fc7': 'fc2'}.get(name, name.replace('conv', 'block').replace('_', '_conv'))
-    if keras_name not in file:
-        raise ValueError(f'{file.filename}: the layer {keras_name} is missing')
-    arrays = []
-    file[keras_name].visititems(
-        lambda _, item: arrays.append(item[()]) if isinstance(item, h5py.Dataset) else None)
-    if sorted(map(np.ndim, arrays)) not in ([1, 2], [1, 4]):
-        raise ValueError(f'{file.filename}: the layer {keras_name} is not a kernel and a bias')
-    bias, kernel = sorted(arrays, key=np.ndim)
+    bias, kernel = sorted((array[()] for array in file[keras_name].values()), key=np.ndim)
     if name == 'fc6':  # its inputs are the 7x7 pixels of the last pooling layer, row by row, channels last
         kernel = kernel.reshape(7, 7, -1, kernel.shape[-1])
     if name == 'fc7':
