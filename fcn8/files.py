@@ -127,6 +127,14 @@ def digest(*parts):
     return hashlib.blake2b(b'\0'.join(parts), digest_size=16).hexdigest()
 
 
+def update_with_file(hashed, path):
+    """Update a hash object of hashlib with the content of a file, and return it."""
+    with open(path, 'rb') as file:
+        for part in iter(lambda: file.read(1 << 20), b''):
+            hashed.update(part)
+    return hashed
+
+
 def digest_of_files(paths):
     """A short hexadecimal digest of the names and sizes of files."""
     lines = [f'{os.path.basename(path)} {os.path.getsize(path)}' for path in paths]

@@ -17,7 +17,7 @@ from tqdm.utils import CallbackIOWrapper
 from fcn8 import distributed, progress
 from fcn8.data import vgg16
 from fcn8.errors import UserError
-from fcn8.files import check_space, locked, scratch_folder, written_whole
+from fcn8.files import check_space, locked, scratch_folder, update_with_file, written_whole
 
 VGG_URL = 'https://s3-us-west-1.amazonaws.com/udacity-selfdrivingcar/vgg.zip'
 KERAS_URL = ('https://storage.googleapis.com/tensorflow/keras-applications/vgg16/'
@@ -48,7 +48,7 @@ def fetch_vgg(data_dir):
             weights_file = os.path.join(data_dir, 'vgg16_weights.h5')
             try:
                 _download(KERAS_URL, weights_file)
-                if _digest(weights_file, hashlib.md5()) != KERAS_MD5:
+                if update_with_file(hashlib.md5(), weights_file).hexdigest() != KERAS_MD5:
                     raise ValueError('its MD5 is not ' + KERAS_MD5)
                 vgg16.write_from_keras(vgg_path, weights_file)
             except (OSError, http.client.HTTPException, ValueError) as second_error:
@@ -129,7 +129,7 @@ def _fetch_archive(url, data_dir, name):
             _unpack(archive, scratch)
             if not os.path.isdir(os.path.join(scratch, name)):
                 raise zipfile.BadZipFile(f'the archive holds no folder {name}')
-            sha256 = _digest(archive, hashlib.sha256())
+            sha256 = update_with_file(hashlib.sha256(), archive).hexdigest()
             print(f'SHA-256 of {url}: {sha256}')
             with written_whole(os.path.join(data_dir, name + '.zip.sha256')) as file:
                 file.write(f'{sha256}  {name}.zip\n'.encode())
@@ -209,13 +209,6 @@ class _NoRedirectToHttp(urllib.request.HTTPRedirectHandler):
         if request.type == 'https' and not new_url.lower().startswith('https:'):
             raise urllib.error.URLError(f'the server redirects to {new_url}, which is not https')
         return super().redirect_request(request, file, code, message, headers, new_url)
-
-
-def _digest(path, digest):
-    with open(path, 'rb') as file:
-        for part in iter(lambda: file.read(1 << 20), b''):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _remove(path):

@@ -9,7 +9,7 @@ import numpy as np
 from fcn8 import device, distributed, progress
 from fcn8.data import images, kitti, vgg16
 from fcn8.errors import cannot_write
-from fcn8.files import check_space, scratch_folder
+from fcn8.files import check_space, scratch_folder, update_with_file
 from fcn8.tf1 import tf
 
 
@@ -85,11 +85,7 @@ def _map(path, count):
 def _digest(paths, settings):
     digest = hashlib.blake2b(settings.encode(), digest_size=16)
     for path in progress.bar(paths, desc='Check features', unit='file', leave=False):
-        with open(path, 'rb') as file:
-            contents = hashlib.blake2b()
-            for part in iter(lambda: file.read(1 << 20), b''):
-                contents.update(part)
-        digest.update(contents.digest())
+        digest.update(update_with_file(hashlib.blake2b(), path).digest())
     return digest.hexdigest()
 
 
