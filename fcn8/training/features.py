@@ -36,7 +36,7 @@ def compute(settings, batches, precision, load_vgg):
     # The code that reads and resizes the pictures is part of the digest, too.
     digest = _digest([images.__file__, kitti.__file__] + model + pictures, str(settings.image_shape))
     path = pattern.format(settings.data_dir, digest)
-    if not all(distributed.gather(_is_there(path, len(pictures)))):
+    if not all(distributed.gather(_map(path, len(pictures)) is not None)):
         print(f'Computing the features of {len(pictures)} pictures; later runs reuse them')
         with contextlib.closing(_compute(settings, pictures, precision, load_vgg)) as feature_batches:
             if distributed.is_first_on_machine():
@@ -61,13 +61,6 @@ def _compute(settings, pictures, precision, load_vgg):
             yield from distributed.gather([rows[:len(batch)] for rows in features])
 
 
-def _is_there(path, count):
-    try:
-        return bool(_map(path, count).size)
-    except Exception:  # not there, or damaged: what numpy raises depends on where
-        return False
-
-
 def _remove_others(path, pattern):
     for other in glob.glob(pattern):
         if other != path:
@@ -76,10 +69,12 @@ def _remove_others(path, pattern):
 
 
 def _map(path, count):
-    rows = np.lib.format.open_memmap(path, mode='r')
-    if rows.shape != (count,) or not rows.dtype.names:
-        raise ValueError
-    return rows
+    """The rows in a file, None if it is not there, or not what _write() has written."""
+    with contextlib.suppress(Exception):  # what numpy raises depends on where the damage is
+        rows = np.lib.format.open_memmap(path, mode='r')
+        if rows.shape == (count,) and rows.dtype.names:
+            return rows
+    return None
 
 
 def _digest(paths, settings):
