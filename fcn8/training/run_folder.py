@@ -157,13 +157,8 @@ class RunFolder:
 
     def _make(self):
         runs_dir = self.settings.runs_dir
-        while not self.path:
-            path = os.path.join(runs_dir, str(time.time()))
-            try:
-                os.mkdir(path)
-            except FileExistsError:  # of a run that started in the same moment
-                continue
-            self.path = path
+        self.path = os.path.join(runs_dir, str(time.time()))
+        os.mkdir(self.path)
         self._lock_folder()
         latest, link = os.path.join(runs_dir, 'latest'), os.path.join(self.path, 'latest')
         try:
