@@ -1,4 +1,5 @@
 """Overlays of pictures and videos, with a trained model: `python main.py --predict PATH --model RUN`."""
+import contextlib
 import logging
 import os
 import re
@@ -101,7 +102,11 @@ def _predict_video(model, path, overlay, masks):
     """
     for folder in filter(None, (os.path.dirname(overlay), masks)):
         os.makedirs(folder)
-    with _open_video(path) as reader:
+    with _reading(path):
+        # Of a playlist, ffmpeg would fetch what it names; frames that come at uneven intervals it would repeat.
+        reader = imageio.get_reader(path, format='FFMPEG', input_params=['-protocol_whitelist', 'file'],
+                                    output_params=['-vsync', 'passthrough'])
+    with reader:
         meta, count = reader.get_meta_data(), 0
 
         def paint(segmented_frame):
@@ -131,34 +136,26 @@ def _predict_video(model, path, overlay, masks):
             path, count, count / rate, meta['duration']))
 
 
-def _open_video(path):
-    try:
-        # Of a playlist, ffmpeg would fetch what it names; frames that come at uneven intervals it would repeat.
-        return imageio.get_reader(path, format='FFMPEG', input_params=['-protocol_whitelist', 'file'],
-                                  output_params=['-vsync', 'passthrough'])
-    except (OSError, RuntimeError, IndexError) as error:
-        raise _no_video(path, error) from error
-
-
 def _count_frames(path, meta):
     """The number of a video's frames, and how many there are in a second."""
-    try:
+    with _reading(path):
         count, seconds = imageio_ffmpeg.count_frames_and_secs(path)
-    except RuntimeError as error:
-        raise _no_video(path, error) from error
     # For frames at uneven intervals, the rate in the header can be anything.
     uneven = abs(count - seconds * meta['fps']) > 0.1 * count and seconds > 0
     return count, count / seconds if uneven else meta['fps']
 
 
 def _frames(reader, path):
-    try:
+    with _reading(path):
         yield from reader
+
+
+@contextlib.contextmanager
+def _reading(path):
+    """Raise UserError instead of what a file that is not a video makes imageio raise."""
+    try:
+        yield
     except (OSError, RuntimeError, IndexError) as error:
-        raise _no_video(path, error) from error
-
-
-def _no_video(path, error):
-    last_line = (str(error).strip() or repr(error)).splitlines()[-1]
-    return UserError(f'{path}: neither a PNG or JPEG picture, nor a folder of such, nor a video that imageio can read '
-                     f'({last_line}). Convert it')
+        last_line = (str(error).strip() or repr(error)).splitlines()[-1]
+        raise UserError(f'{path}: neither a PNG or JPEG picture, nor a folder of such, nor a video that imageio can '
+                        f'read ({last_line}). Convert it') from error
