@@ -112,11 +112,8 @@ def sync(path):
 
 def read_json(path):
     """The JSON object in a file; raises OSError or ValueError."""
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except RecursionError as error:
-        raise ValueError(error) from error
+    with open(path, encoding='utf-8') as file:
+        content = json.load(file)
     if not isinstance(content, dict):
         raise ValueError('not a JSON object')
     return content
