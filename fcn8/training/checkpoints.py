@@ -40,8 +40,6 @@ class Checkpoints:
         self._last = None  # name of the last checkpoint
         self._variables = tf.global_variables()
         self._trained = {variable.op.name: variable for variable in tf.trainable_variables()}
-        self._values = {name: tf.placeholder(tf.float32, variable.shape) for name, variable in self._trained.items()}
-        self._assign = tf.group(*(variable.assign(self._values[name]) for name, variable in self._trained.items()))
         self._saver = tf.train.Saver(self._variables, max_to_keep=None)
         size = sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0)
                    for variable in self._variables)
@@ -119,8 +117,8 @@ class Checkpoints:
 
     def use_best(self, sess):
         """Give the trained variables the best weights, if there are any."""
-        if self._best_weights is not None:
-            sess.run(self._assign, {self._values[name]: array for name, array in self._best_weights.items()})
+        for name, array in (self._best_weights or {}).items():
+            self._trained[name].load(array, sess)
 
     def _save_best(self):
         if self._best_is_saved:
