@@ -162,12 +162,8 @@ def space_needed(folder, weights):
 
 def list_checkpoints(folder):
     """The paths of the checkpoints in a folder, the oldest first."""
-    found = {}
-    for path in glob.glob(os.path.join(glob.escape(folder), '*')):
-        numbers = re.match(r'epoch-(\d+)-picture-(\d+)$', os.path.basename(path))
-        if numbers:
-            found[path] = tuple(map(int, numbers.groups()))
-    return sorted(found, key=found.get)
+    paths = glob.glob(os.path.join(glob.escape(folder), 'epoch-*[0-9]-picture-*[0-9]'))
+    return sorted(paths, key=lambda path: [int(number) for number in re.findall(r'\d+', os.path.basename(path))])
 
 
 def _write_state(folder, state):
