@@ -2,10 +2,12 @@
 import functools
 import os
 import re
+import threading
 from unittest import mock
 
 from fcn8 import launcher
 from fcn8.data import demo, scenes, vgg16
+from fcn8.files import LOCK
 from fcn8.settings import Settings
 from tests.support import ROOT, Case, read
 
@@ -57,17 +59,23 @@ class Demo(Case):
         self.assertEqual(len({read(self.path(folder, label)) for folder in ('demo', 'demo-7', 'demo-classes')}), 3)
         self.assertEqual(read(scene), read(scene.replace('demo', 'demo-classes')))
 
-    def test_two_runs_may_make_it_at_once(self):
-        def beaten(write):
-            def write_twice(path, *args, **kwargs):
-                write(path, *args, **kwargs)  # what the faster one has written
-                write(path, *args, **kwargs)
-            return write_twice
+    def test_of_two_runs_at_once_one_makes_it(self):
+        both, write_scenes = threading.Barrier(2), mock.Mock(wraps=scenes.write_scenes)
 
-        with mock.patch.object(scenes, 'write_scenes', beaten(scenes.write_scenes)), \
-                mock.patch.object(vgg16, 'write_slim', beaten(vgg16.write_slim)):
-            self.prepare()
-        self.assertEqual(sorted(os.listdir(self.path('demo', ''))), ['data_road', 'vgg'])
+        def prepare():
+            both.wait(60)
+            demo.prepare(Settings(data_dir=self.folder))
+
+        threads = [threading.Thread(target=prepare) for _ in range(2)]
+        with mock.patch.multiple(demo, TRAINING=1, TESTING=0), \
+                mock.patch.object(vgg16, 'write_slim', functools.partial(vgg16.write_slim, width=1 / 64)), \
+                mock.patch.object(scenes, 'write_scenes', write_scenes):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        write_scenes.assert_called_once()
+        self.assertEqual(sorted(os.listdir(self.path('demo', ''))), [LOCK, 'data_road', 'vgg'])
 
     def test_a_full_disk(self):
         with mock.patch.object(scenes, 'write_scenes', side_effect=OSError(28, 'No space left on device')), \

@@ -3,6 +3,7 @@ import os
 
 from fcn8 import distributed
 from fcn8.data import scenes, vgg16
+from fcn8.files import locked
 
 TRAINING, TESTING = 60, 24  # numbers of scenes
 
@@ -19,21 +20,13 @@ def prepare(settings):
     with_classes = settings.classes is not None
     folder = os.path.join(settings.data_dir, 'demo' + '-classes' * with_classes + (
         f'-{settings.seed}' if settings.seed else ''))
+    data_road, vgg = os.path.join(folder, 'data_road'), os.path.join(folder, 'vgg')
     if distributed.is_first_on_machine():
-        _write_missing(folder, settings, with_classes)
+        os.makedirs(folder, exist_ok=True)
+        with locked(folder, wait=True):  # another run may be about to write the same
+            if not os.path.exists(data_road):
+                scenes.write_scenes(data_road, settings.seed, TRAINING, TESTING, with_classes)
+            if not os.path.exists(vgg):
+                vgg16.write_slim(vgg, settings.seed)
     distributed.gather(None)  # until then the others wait
     return folder
-
-
-def _write_missing(folder, settings, with_classes):
-    os.makedirs(folder, exist_ok=True)
-    for name, write in (
-            ('data_road', lambda path: scenes.write_scenes(path, settings.seed, TRAINING, TESTING, with_classes)),
-            ('vgg', lambda path: vgg16.write_slim(path, settings.seed))):
-        path = os.path.join(folder, name)
-        try:
-            if not os.path.exists(path):
-                write(path)
-        except OSError:
-            if not os.path.exists(path):  # otherwise another run was faster, and wrote the same
-                raise
