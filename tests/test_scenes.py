@@ -36,5 +36,3 @@ class Scenes(Case):
         np.testing.assert_array_equal(first, self.picture('again', 'training'))
         for other in (self.picture('other', 'training'), self.picture('first', 'testing')):
             self.assertFalse(np.array_equal(first, other))
-        with self.assertRaisesRegex(FileExistsError, 'exists already'):
-            scenes.write_scenes(self.path('again'), 5, training=1, testing=0)

@@ -58,8 +58,6 @@ def write_scenes(folder, seed, training, testing, classes=False):
     classes: whether the labels are those of docs/demo-classes.json, instead of road and background.
     """
     folder = os.path.abspath(folder)
-    if os.path.exists(folder):
-        raise FileExistsError(f'{folder} exists already')
     parent, name = os.path.split(folder)
     with scratch_folder(parent) as scratch:
         with progress.bar(total=training + testing, desc='Draw scenes', unit='scene', leave=False) as bar:
