@@ -85,14 +85,10 @@ def read_batches(paths, image_shape, share=(0, 1)):
 class Batches:
     """The function get_batches_fn of a folder in KITTI's layout, and all that is known about that folder.
 
-    get_batches_fn(batch_size) is an iterator over one epoch in a new order: (images, labels), images uint8
-    [n, height, width, 3], labels bool [n, height, width, classes], one-hot, as published (background, road); an
-    all-False pixel is ignored. The last batch is as short as it comes.
+    helper.gen_batch_function() describes its batches and its arguments, but classes, which is a data.classes.Classes.
 
     If several processes train together, each gets its own equal share of one order. So up to one picture less than
     there are processes may be left out of an epoch, others in each.
-
-    Its arguments are those of helper.gen_batch_function(), but classes, which is a data.classes.Classes.
 
     pairs: the (picture, label) paths of the folder.
     pictures: number of pictures of an epoch, in all processes.
