@@ -16,7 +16,6 @@ from fcn8 import device, distributed, launcher, lifeline
 from fcn8.collectives import Collectives
 from fcn8.data.classes import KITTI_ROAD, Classes
 from fcn8.results import saved_model
-from fcn8.results.segmenter import softmax_of
 from fcn8.training import few_channel_gradients
 from tests.support import FIXTURES, Case, build_fcn
 
@@ -74,7 +73,7 @@ class GpuKernels(Case):
             nodes = rewritten([train_op, loss.op], 'float16')
             self.assert_mixed_precision(nodes)
             self.assertEqual({node.op for node in nodes} & CONVOLUTIONS, CONVOLUTIONS)
-            for ops in ([train_op, loss.op], [softmax_of(logits).op]):
+            for ops in ([train_op, loss.op], [tf.nn.softmax(logits).op]):
                 nodes = rewritten(ops)
                 self.assertEqual(without_gpu_kernel(nodes), [])
                 # The layout in which cuDNN computes in float32; without a rewrite it would be NHWC.

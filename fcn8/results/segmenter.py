@@ -8,11 +8,6 @@ from fcn8.tf1 import tf  # first: it prepares the import of TensorFlow
 from tensorflow.python.ops import op_selector
 
 
-def softmax_of(logits):
-    """The softmax of logits, float32 [n, classes]."""
-    return _found_or_built(logits, 'Softmax', tf.nn.softmax)
-
-
 def _found_or_built(tensor, kind, build):
     """What the first call builds on a tensor, later ones find: so inference adds nothing to a graph that is final."""
     for operation in tensor.consumers():
@@ -47,7 +42,7 @@ class Segmenter:
     def __init__(self, sess, logits, keep_prob, input_image, image_shape, classes):
         self.sess, self.keep_prob, self.input_image = sess, keep_prob, input_image
         self.image_shape, self.classes = tuple(image_shape), classes
-        self.softmax = softmax_of(logits)
+        self.softmax = _found_or_built(logits, 'Softmax', tf.nn.softmax)
         # Of many classes, the probabilities would take longer to fetch than to compute.
         self._fetches = (self.softmax, self.softmax) if classes.is_road else (
             _found_or_built(self.softmax, 'ArgMax', lambda softmax: tf.argmax(softmax, -1, output_type=tf.int32)),
