@@ -3,7 +3,6 @@
 By hand: of the well-kept libraries none resumes a download across two starts of the program.
 """
 import contextlib
-import errno
 import hashlib
 import http.client
 import os
@@ -16,7 +15,7 @@ from tqdm.utils import CallbackIOWrapper
 
 from fcn8 import distributed, progress
 from fcn8.data import vgg16
-from fcn8.errors import UserError
+from fcn8.errors import DISK_FULL, READ_ONLY, UserError
 from fcn8.files import check_space, locked, scratch_folder, update_with_file, written_whole
 
 VGG_URL = 'https://s3-us-west-1.amazonaws.com/udacity-selfdrivingcar/vgg.zip'
@@ -26,8 +25,6 @@ KITTI_URL = 'https://s3.eu-central-1.amazonaws.com/avg-kitti/data_road.zip'
 KERAS_MD5 = '64373286793e3c8b2b4e3219cbf3544b'  # as Keras publishes it
 TRIES = 3
 FAILURES = (OSError, http.client.HTTPException, zipfile.BadZipFile)
-
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 UNPACKED_MB = 4096  # the most that an archive may unpack to: several times the size of VGG-16 and KITTI
 
 
@@ -158,7 +155,7 @@ def _unpack(archive, folder):
     except (zipfile.BadZipFile, UserError):
         raise
     except Exception as error:  # what a damaged archive raises depends on where the damage is
-        if getattr(error, 'errno', None) in CANNOT_WRITE:
+        if getattr(error, 'errno', None) in DISK_FULL + READ_ONLY:
             raise
         raise zipfile.BadZipFile(str(error)) from error
 
