@@ -29,12 +29,7 @@ UNPACKED_MB = 4096  # the most that an archive may unpack to: several times the 
 
 
 def fetch_vgg(data_dir):
-    """Put the pre-trained VGG-16 into data_dir/vgg, unless a usable model is there.
-
-    If the published archive cannot be fetched, the model is built from Keras's ImageNet weights.
-
-    Raises UserError if both fail, and if data_dir/vgg holds something else.
-    """
+    """helper.maybe_download_pretrained_vgg(): the published archive, or a model built from Keras's ImageNet weights."""
     vgg_path = os.path.join(data_dir, 'vgg')
 
     def fetch():
@@ -61,10 +56,7 @@ def fetch_vgg(data_dir):
 
 
 def fetch_kitti_road(data_dir):
-    """Put the KITTI road set into data_dir/data_road, unless it is there.
-
-    Raises UserError if it cannot be downloaded, and if data_dir/data_road holds something else.
-    """
+    """helper.maybe_download_kitti_road()."""
     data_road = os.path.join(data_dir, 'data_road')
 
     def fetch():
