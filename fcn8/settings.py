@@ -193,17 +193,14 @@ def resumed(folder, given):
 
     Raises UserError if the folder holds no run, if its settings make no sense, and if the given epochs are fewer.
     """
-    def refuse(problem):
-        raise UserError('{}: {}'.format(os.path.join(folder, 'settings.json'), problem))
-
-    saved = read_saved(folder)['settings']
+    path, saved = os.path.join(folder, 'settings.json'), read_saved(folder)['settings']
     unknown = sorted(set(saved) - {field.name for field in dataclasses.fields(Settings) if field.metadata['saved']})
     if unknown:
-        refuse(f'"{unknown[0]}" is not a setting')
+        raise UserError(f'{path}: "{unknown[0]}" is not a setting')
     try:
         settings = Settings(**saved, resume=folder)
     except UserError as error:
-        refuse(error)
+        raise UserError(f'{path}: {error}') from error
     if given.get('epochs', settings.epochs) < settings.epochs:
         raise UserError(f'--epochs {given["epochs"]}: the run already has {settings.epochs} epochs. Ask for at '
                         'least as many')
