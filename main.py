@@ -147,7 +147,7 @@ def train_decoder(settings, get_batches_fn, callback):
 
     Returns {name: value} of the decoder's variables.
     """
-    # In a graph of its own: in that of VGG-16, TensorFlow's graph optimiser finds ways to ask for the picture although
+    # In a graph of its own: TensorFlow's graph optimiser can rewrite that of VGG-16 so that it needs the picture although
     # the layers are fed.
     with tf.Graph().as_default() as graph, distributed.session() as sess:
         tf.set_random_seed(settings.seed)

@@ -20,7 +20,7 @@ MODES = {'resume': {'epochs', 'data_dir', 'classes', 'processes'}, 'predict': {'
 
 def _make_parser():
     parser = argparse.ArgumentParser(
-        description='Train FCN-8 on VGG-16 with KITTI and paint the road on the test pictures.',
+        description='Train FCN-8 (VGG-16) on KITTI and paint the road on the test pictures.',
         argument_default=argparse.SUPPRESS)
     parser.add_argument('--version', action='version', version='FCN-8 road segmentation ' + VERSION)
     parser.add_argument('--debug', action='store_true', help='show where in the program an error has occurred')

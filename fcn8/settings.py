@@ -111,7 +111,7 @@ class Settings:
                            'epoch is then the one with the highest IoU')
     augment: bool = _option('data', FLAG, False, 'random mirroring, shifts, lighting and shadows, new in each epoch')
     cache_mb: int = _option('data', COUNT_OR_ZERO, 1024, 'memory, in MiB, for pictures that have been read; the others '
-                                                         'are read again in each epoch; up to nine batches come on top')
+                                                         'are read again in each epoch; plus up to nine batches')
     seed: int = _option('training', SEED, 0, "fixes the order of the pictures, their augmentation, the decoder's first "
                                              'weights and the scenes of the demo')
     decay: bool = _option('training', FLAG, False, 'warm-up and decay: the learning rate rises from 0 in the first '
