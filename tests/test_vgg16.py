@@ -62,6 +62,17 @@ class Vgg16(Case):
             vgg16.write_from_keras(self.path('other'), weights_file)
         self.assertNotIn('other', os.listdir(self.folder))
 
+    def test_variables_with_names_of_the_decoder_are_refused(self):
+        for name, refused in (('decoder/conv2d/kernel', True), ('conv1_1/decoder', False)):
+            with self.subTest(name), tf.Graph().as_default(), tf.Session() as sess:
+                sess.run(tf.get_variable(name, [1]).initializer)
+                tf.train.Saver().save(sess, self.path('vgg', 'variables', 'variables'))
+                if refused:
+                    self.assertRegex(self.assert_user_error(vgg16.check_names, self.path('vgg')),
+                                     'vgg: its variable decoder/conv2d/kernel .* without --freeze-encoder')
+                else:
+                    vgg16.check_names(self.path('vgg'))
+
     def test_slim_has_the_strides_of_vgg_16_and_dropout(self):
         with tf.Session() as sess:
             image_input, keep_prob, *outputs = main.load_vgg(sess, self.write_vgg())

@@ -49,6 +49,16 @@ def check(path, image_shape, tensors):
             raise _not_vgg(path, f'the number of channels of {tensor.op.name} is unknown')
 
 
+def check_names(path):
+    """Raise UserError if the SavedModel in the folder `path` has variables under the name of the decoder."""
+    with loading(path):
+        names = [name for name, _ in tf.train.list_variables(os.path.join(path, 'variables', 'variables'))]
+    for name in names:
+        if name.startswith('decoder/'):
+            raise UserError(f'{path}: its variable {name} has a name of the decoder. Rename it, or train without '
+                            '--freeze-encoder and --decoder-first')
+
+
 def _not_vgg(path, problem):
     return UserError(f'{path}: not the VGG-16 model, or damaged: {problem}. Move the folder away, and the next start '
                      'downloads it again')

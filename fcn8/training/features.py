@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from fcn8 import device, distributed, progress
-from fcn8.data import images, kitti
+from fcn8.data import images, kitti, vgg16
 from fcn8.errors import cannot_write
 from fcn8.files import check_space, scratch_folder, update_with_file
 from fcn8.tf1 import tf
@@ -26,8 +26,9 @@ def compute(settings, batches, precision, load_vgg):
 
     Returns a tuple of arrays float32 [pictures, ...], mapped into memory: only what is asked for is read.
 
-    Raises UserError if they cannot be written.
+    Raises UserError if they cannot be written, and if VGG-16 has variables with names of the decoder.
     """
+    vgg16.check_names(settings.vgg_path)
     pictures = [picture for picture, _ in batches.pairs]
     model = sorted(path for path in glob.glob(os.path.join(glob.escape(settings.vgg_path), '**'), recursive=True)
                    if os.path.isfile(path))
