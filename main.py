@@ -147,8 +147,8 @@ def train_decoder(settings, get_batches_fn, callback):
 
     Returns {name: value} of the decoder's variables.
     """
-    # In a graph of its own: TensorFlow's graph optimiser can rewrite that of VGG-16 so that it needs the picture although
-    # the layers are fed.
+    # In a graph of its own: TensorFlow's graph optimiser can rewrite that of VGG-16 so that it needs the picture even
+    # though the layers are fed.
     with tf.Graph().as_default() as graph, distributed.session() as sess:
         tf.set_random_seed(settings.seed)
         vgg_layers = tuple(tf.placeholder(tf.float32, (None,) + rows.shape[1:]) for rows in get_batches_fn.features)
