@@ -113,13 +113,13 @@ class Downloads(Case):
         def locked(folder, wait=False):
             if folder == self.folder:
                 calls.append(folder)
-                if len(calls) == 2:
+                if wait:
                     waiting.set()
             with locked_before(folder, wait) as certain:
                 yield certain
 
         def answer_late(server):
-            waiting.wait(60)  # until the other asks for the lock, too
+            waiting.wait(60)  # until the other waits for the lock
             do_get(server)
 
         def fetch():
