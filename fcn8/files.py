@@ -112,8 +112,11 @@ def sync(path):
 
 def read_json(path):
     """The JSON object in a file; raises OSError or ValueError."""
-    with open(path, encoding='utf-8') as file:
-        content = json.load(file)
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+    except RecursionError as error:
+        raise ValueError(error) from error
     if not isinstance(content, dict):
         raise ValueError('not a JSON object')
     return content

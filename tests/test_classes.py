@@ -44,7 +44,7 @@ class Files(ClassesCase):
     def test_invalid_files(self):
         first, second = CLASSES[:2]
         for content, expected in (
-                ('[', 'cannot be read as JSON'), ({}, 'not a list'),
+                ('[', 'cannot be read as JSON'), ('[' * 100000, 'cannot be read as JSON'), ({}, 'not a list'),
                 ([first], 'not a list of 2 to 256 classes'),
                 ([dict(first, name=str(number), colour=[number % 256, number // 256, 0]) for number in range(257)],
                  'not a list of 2 to 256 classes'),

@@ -140,7 +140,7 @@ class Resumed(Case):
 
     def test_what_is_not_the_folder_of_a_run(self):
         self.refused(self.folder + ': not the folder of a run')
-        for content in (b'', b'{', b'[]', b'\xff\xfe', b'{"settings": 3}', b'{"settings": {}}',
+        for content in (b'', b'{', b'[]', b'\xff\xfe', b'[' * 100000, b'{"settings": 3}', b'{"settings": {}}',
                         b'{"settings": {}, "made_with": {}, "about": 3, "changes": []}'):
             with self.subTest(content[:30]):
                 write(self.path('settings.json'), content)

@@ -126,7 +126,7 @@ def read_classes(path):
     try:
         with open(path, encoding='utf-8') as file:
             classes = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path}: cannot be read as JSON ({reason(error)}). Correct it, or name another '
                         'file') from error
     if not isinstance(classes, list) or not 2 <= len(classes) <= MAX_CLASSES:
