@@ -122,7 +122,8 @@ class BadPictures(RunCase):
                 (lambda path: write(path, b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n'),
                  'cannot be read as a picture .cannot identify image file'),  # for which Pillow would start Ghostscript
                 (loop, 'cannot be read as a picture .*symbolic links'),
-                (os.mkdir, 'cannot be read as a picture .Is a directory')):
+                (os.mkfifo, 'cannot be read as a picture .*not a file'),
+                (os.mkdir, 'cannot be read as a picture .*not a file')):
             for path in (PICTURE, LABEL, TESTING_PICTURE):
                 os.rename(path, 'away')
                 damage(path)

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import shlex
+import stat
 import warnings
 
 import imageio.v2 as imageio
@@ -96,6 +97,8 @@ def size_of(path):
 def opened(path):
     """Yield a picture as a PIL.Image that is not read yet; raises UserError if that, or what follows, fails."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise ValueError('not a file')
         # No other formats: for some, Pillow starts other programs. A JPEG with more than one frame opens as MPO.
         with Image.open(path, formats=('PNG', 'JPEG')) as image:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
