@@ -71,14 +71,16 @@ class List(Runs):
         os.remove(os.path.join(self.add('unfinished'), 'scores.json'))
         cut(os.path.join(self.add('cut'), 'scores.json'))
         for number, changes in enumerate((
-                dict(ended='soon'), dict(ended=None), dict(scores=[]), dict(scores=dict(test={})),
-                dict(scores=dict(test=dict(ROAD, max_f='high'))), dict(pictures=3), dict(cross_entropy=[]))):
+                dict(ended='soon'), dict(ended=1e300), dict(ended=None), dict(scores=[]), dict(scores=dict(test={})),
+                dict(scores=dict(test=dict(ROAD, max_f='high'))), dict(pictures=3), dict(thumbnail=None),
+                dict(thumbnail='http://127.0.0.1:9/'), dict(cross_entropy=[]))):
             self.change(self.add(f'damaged {number}'), **changes)
         rows = {row[2]: row for row in self.list()}
         self.assertEqual(rows.pop('good')[-1], '0.7500')
-        self.assertEqual(set(rows), {'unfinished', 'cut'} | {f'damaged {number}' for number in range(7)})
+        self.assertEqual(set(rows), {'unfinished', 'cut'} | {f'damaged {number}' for number in range(10)})
         for row in rows.values():
             self.assertEqual((row[1], row[5:]), ('not finished', ['-', '-', '-']))
+        self.assertNotIn('127.0.0.1', read(self.path('runs', 'index.html')).decode())
 
     def test_a_list_that_cannot_be_written_is_reported_and_the_old_one_stays(self):
         self.add('one')

@@ -87,8 +87,11 @@ def read(folder):
         scores.update((part, metrics.titled(summary)) for part, summary in content['scores'].items())
         scores = {part: {title: None if value is None else float(value) for title, value in values.items()}
                   for part, values in scores.items()}
+        time.localtime(float(content['ended']))  # raises an error if there is no such time
+        if not content['thumbnail'].startswith('data:'):
+            raise ValueError('it would be fetched from elsewhere')
         return Run(folder, settings, float(content['ended']), scores, dict(content['pictures']), content['thumbnail'])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, OverflowError, LookupError, TypeError, AttributeError):
         return unfinished
 
 
