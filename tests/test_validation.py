@@ -76,7 +76,9 @@ class BestWeights(Case):
                 whole = dict(arrays)
             for damage, expected in (
                     (lambda path: None, [1, 2, 3]), (cut, [4, 5, 6]), (os.remove, [4, 5, 6]),
-                    (lambda path: write(path, b'PK nothing'), [4, 5, 6])):
+                    (lambda path: write(path, b'PK nothing'), [4, 5, 6]),
+                    (lambda path: np.savez(path, **dict(whole, epoch=0)), [4, 5, 6]),
+                    (lambda path: np.savez(path, **dict(whole, weight=np.zeros(4, np.float32))), [4, 5, 6])):
                 np.savez(best, **whole)
                 damage(best)
                 self.printed.truncate(0)

@@ -9,6 +9,7 @@ import os
 import re
 import time
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -138,7 +139,13 @@ class Checkpoints:
                 raise ValueError('missing or cut off')
             with open(path, 'rb') as file, np.load(file) as arrays:
                 epoch, weights = int(arrays['epoch']), {name: arrays[name] for name in self._trained}
-        except Exception as error:  # what numpy raises depends on where the damage is
+            for name, array in weights.items():
+                if array.dtype != np.float32 or not self._trained[name].shape.is_compatible_with(array.shape):
+                    raise ValueError(f'{name} does not fit')
+            if epoch < 1:
+                raise ValueError(f'of epoch {epoch}')
+        except (OSError, EOFError, LookupError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile,
+                zlib.error) as error:
             print(f'{path}: damaged ({reason(error)}): the best weights so far are lost, and those of the best epoch '
                   'from here on are used')
         else:
