@@ -80,8 +80,12 @@ class RunFolder:
             self._label_of = dict(self.batches.pairs + test_pairs)
             self._check_space()
             if self.path:
-                self._compare_with(read_saved(self.path))
-                self._lock_folder()  # last, since an error after it would leave the folder locked
+                self._lock_folder()
+                try:
+                    self._compare_with(read_saved(self.path))
+                except UserError:
+                    self._lock.close()
+                    raise
         return self
 
     def __exit__(self, kind, error, trace):
