@@ -3,6 +3,7 @@
 By hand: of the well-kept libraries none resumes a download across two starts of the program.
 """
 import contextlib
+import errno
 import hashlib
 import http.client
 import os
@@ -147,7 +148,7 @@ def _unpack(archive, folder):
     except (zipfile.BadZipFile, UserError):
         raise
     except Exception as error:  # what a damaged archive raises depends on where the damage is
-        if getattr(error, 'errno', None) in DISK_FULL + READ_ONLY:
+        if getattr(error, 'errno', None) in DISK_FULL + READ_ONLY + (errno.EIO,):  # no damage
             raise
         raise zipfile.BadZipFile(str(error)) from error
 
