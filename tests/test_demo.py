@@ -76,6 +76,9 @@ class Demo(Case):
                 thread.join()
         write_scenes.assert_called_once()
         self.assertEqual(sorted(os.listdir(self.path('demo', ''))), [LOCK, 'data_road', 'vgg'])
+        os.remove(self.path('demo', LOCK))
+        demo.prepare(Settings(data_dir=self.folder))
+        self.assertFalse(os.path.exists(self.path('demo', LOCK)), 'a demo that is there may be on a read-only disk')
 
     def test_a_full_disk(self):
         with mock.patch.object(scenes, 'write_scenes', side_effect=OSError(28, 'No space left on device')), \

@@ -21,7 +21,7 @@ def prepare(settings):
     folder = os.path.join(settings.data_dir, 'demo' + '-classes' * with_classes + (
         f'-{settings.seed}' if settings.seed else ''))
     data_road, vgg = os.path.join(folder, 'data_road'), os.path.join(folder, 'vgg')
-    if distributed.is_first_on_machine():
+    if distributed.is_first_on_machine() and not (os.path.exists(data_road) and os.path.exists(vgg)):
         os.makedirs(folder, exist_ok=True)
         with locked(folder, wait=True):  # another run may be about to write the same
             if not os.path.exists(data_road):
