@@ -115,3 +115,10 @@ class Overlays(ClassesCase):
         expected[0], expected[1] = (50, 110, 177), (95, 80, 65)
         self.assertLessEqual(np.abs(read.paint(picture, prediction).astype(int) - expected).max(), 1)
         np.testing.assert_array_equal(read.mask(prediction), [[(0, 120, 255)] * 3, [(90, 60, 30)] * 3])
+
+    def test_the_background_stays_as_it_is(self):
+        read = classes.read_classes(self.write([{'name': 'road', 'grey': 255}, {'name': 'background', 'grey': 0}]))
+        picture = np.full((1, 2, 3), 100, np.uint8)
+        painted = read.paint(picture, np.array([[0, 1]], np.uint8))
+        self.assertTrue((painted[0, 0] > 110).all())
+        np.testing.assert_array_equal(painted[0, 1], picture[0, 1])

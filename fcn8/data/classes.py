@@ -17,6 +17,7 @@ ROAD_PAINT = (0, 255, 0)
 PAINT_ALPHA = 127
 
 MAX_CLASSES = 256
+UNPAINTED = 'background'  # the class that overlays leave as it is
 SCORES = ('mean IoU', 'accuracy')  # columns of the table of scores, beside one for each class
 
 
@@ -32,7 +33,7 @@ def voc_colour(value):
 
 
 class Classes:
-    """Any classes; each pixel of an overlay is painted in the colour of its most probable class.
+    """Any classes; each pixel of an overlay has the colour of its most probable class, unless that is UNPAINTED.
 
     description: [{'name', 'counts', and 'colour', 'grey' or both}]: the colour [red, green, blue] and the grey value
     mark the class in labels; where counts is false, its pixels are ignored in training and scores. Without a colour, a
@@ -54,6 +55,7 @@ class Classes:
         counting = [entry for entry in description if entry['counts']]
         self.names = [entry['name'] for entry in counting]
         self._marks = [marks_of(entry) for entry in counting]
+        self._painted = np.array([name != UNPAINTED for name in self.names])
         self._paints = np.array([entry.get('colour') or voc_colour(entry['grey']) for entry in counting], np.uint8)
 
     def __len__(self):
@@ -72,8 +74,10 @@ class Classes:
 
     def paint(self, picture, prediction):
         """The overlay of a picture, uint8 [height, width, 3]."""
-        return np.asarray(Image.blend(Image.fromarray(picture), Image.fromarray(self.draw(prediction)),
-                                      PAINT_ALPHA / 255))
+        image = Image.fromarray(picture)
+        image.paste(Image.fromarray(self.draw(prediction)),
+                    mask=Image.fromarray(self._painted[prediction].astype(np.uint8) * PAINT_ALPHA))
+        return np.asarray(image)
 
 
 class Road(Classes):

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from fcn8.data import images
-from fcn8.data.classes import KITTI_ROAD, is_colour
+from fcn8.data.classes import KITTI_ROAD, ROAD_PAINT, is_colour
 from fcn8.errors import UserError
 
 MANY = 20  # colours of one label: where more are unknown, they come from smoothing or JPEG rather than from classes
@@ -73,7 +73,8 @@ def _advice(colours, unknown, classes):
     values = {value for colour in colours for value in colour}
     is_grey = all(len(set(colour)) == 1 for colour in colours)
     if without_file and is_grey and (values <= {0, 1} or values <= {0, 255} or len(values) > MANY):
-        mask = [dict(name='background', grey=0), dict(name='road', grey=1 if values <= {0, 1} else 255)]
+        mask = [dict(name='background', grey=0),
+                dict(name='road', grey=1 if values <= {0, 1} else 255, colour=ROAD_PAINT)]
         return f'This is a mask. Save the following as FILE and add --classes FILE: {json.dumps(mask)}'
     nearest = min(classes.colours, key=lambda known: _distance(known, unknown[0]))
     between = min(_distance(*pair) for pair in itertools.combinations(classes.colours, 2))
