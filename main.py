@@ -22,7 +22,7 @@ from fcn8.training import features, few_channel_gradients, variables
 from fcn8.training.callback import Callback
 from fcn8.training.run_folder import RunFolder
 
-CLIP_NORM = 0.3  # global norm of the gradients; not published: see ClippedAdam
+CLIP_NORM = 0.3  # global norm of the gradients; not one of the published hyper-parameters: see ClippedAdam
 
 
 def load_vgg(sess, vgg_path, image_shape=None):
@@ -32,8 +32,9 @@ def load_vgg(sess, vgg_path, image_shape=None):
     image_shape: (height, width) of the pictures in pixels; if given, it is checked that the model takes them.
 
     Returns (image_input, keep_prob, layer3_out, layer4_out, layer7_out), tensors of the graph: the pictures, float32
-    [n, h, w, 3], red green blue, 0 to 255; the scalar share of units that dropout keeps; and the outputs of pooling 3
-    [n, h/8, w/8, 256], of pooling 4 [n, h/16, w/16, 512] and of the last layer [n, h/32, w/32, 4096].
+    [n, h, w, 3], red green blue, 0 to 255, from which the graph itself subtracts ImageNet's mean; the scalar share of
+    units that dropout keeps; and the outputs of pooling 3 [n, h/8, w/8, 256], of pooling 4 [n, h/16, w/16, 512] and of
+    fc7 [n, h/32, w/32, 4096], after ReLU and dropout.
 
     Raises UserError if the folder does not hold that model.
     """
@@ -51,19 +52,19 @@ def layers(vgg_layer3_out, vgg_layer4_out, vgg_layer7_out, num_classes, l2=Setti
 
     vgg_layer3_out, vgg_layer4_out, vgg_layer7_out: float32 [n, h/8, w/8, 256], [n, h/16, w/16, 512] and
     [n, h/32, w/32, 4096], where h and w are multiples of 32.
-    l2: weight of the kernels' L2 loss, half the sum of their squares, among the graph's regularisation losses.
+    l2: weight of half the sum of the squares of the kernels, which joins the regularisation losses of the graph.
 
     Returns the scores of the classes, float32 [n, h, w, num_classes].
     """
-    settings = dict(padding='same',
-                    kernel_initializer=tf.truncated_normal_initializer(stddev=0.01),
-                    kernel_regularizer=lambda kernel: l2 * tf.nn.l2_loss(kernel))
+    options = dict(padding='same',
+                   kernel_initializer=tf.truncated_normal_initializer(stddev=0.01),
+                   kernel_regularizer=lambda kernel: l2 * tf.nn.l2_loss(kernel))
 
     def score(features):
-        return tf.layers.conv2d(features, num_classes, 1, **settings)
+        return tf.layers.conv2d(features, num_classes, 1, **options)
 
     def upsample(scores, factor):
-        return tf.layers.conv2d_transpose(scores, num_classes, 2 * factor, strides=factor, **settings)
+        return tf.layers.conv2d_transpose(scores, num_classes, 2 * factor, strides=factor, **options)
 
     with tf.variable_scope(None, default_name='decoder'):
         scores = score(vgg_layer7_out)
@@ -82,7 +83,7 @@ class ClippedAdam(tf.train.AdamOptimizer):
     Pascanu et al. 2013, https://arxiv.org/abs/1211.5063, section 3.2.
     """
 
-    # Here the gradients have been averaged over the processes, and are no longer scaled.
+    # Here the gradients have been averaged over the processes, and divided by the loss scale again: see optimize().
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
         gradients, trained = zip(*grads_and_vars)
         clipped, _ = tf.clip_by_global_norm(gradients, CLIP_NORM)
@@ -108,7 +109,7 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scal
     # rows of two numbers. TensorFlow would turn tf.transpose(labels) into one of bool, at which oneDNN complains.
     by_class, labels_by_class = tf.transpose(logits), tf.stack(tf.unstack(labels, axis=1))
     cross_entropy = tf.reduce_sum(labels_by_class * (tf.reduce_logsumexp(by_class, axis=0) - by_class))
-    # Over the processes' mean number of pixels, not its own: so the mean over the processes is that over all pixels.
+    # Divided by the mean number of pixels of a process: so the mean over the processes is that over all their pixels.
     cross_entropy_loss = cross_entropy / tf.maximum(distributed.mean(tf.reduce_sum(labels)), 1.0)
     optimizer = distributed.average_gradients(ClippedAdam(learning_rate))
     if loss_scaling:
@@ -153,7 +154,7 @@ def train_decoder(settings, get_batches_fn, callback):
         tf.set_random_seed(settings.seed)
         vgg_layers = tuple(tf.placeholder(tf.float32, (None,) + rows.shape[1:]) for rows in get_batches_fn.features)
         num_classes = len(get_batches_fn.classes)
-        with graph.gradient_override_map(few_channel_gradients.OVERRIDES):
+        with graph.gradient_override_map(few_channel_gradients.OVERRIDES):  # equal, and faster for few classes on CPUs
             nn_last_layer = layers(*vgg_layers, num_classes, settings.l2)
         correct_label = tf.placeholder(tf.bool, [None, None, None, num_classes])
         keep_prob = tf.placeholder(tf.float32)  # without effect: dropout is in the frozen part
@@ -216,7 +217,8 @@ def run(settings=PUBLISHED):
             logits, train_op, cross_entropy_loss = optimize(
                 nn_last_layer, correct_label, learning_rate, num_classes, loss_scaling=precision == 'float16')
             segmenter = Segmenter(sess, logits, keep_prob, input_image, settings.image_shape, get_batches_fn.classes)
-            with callback.training(segmenter, decoder):
+            with callback.training(segmenter, decoder):  # initialises or restores, and ends with the best weights
+                # With a frozen encoder no epoch is left: the decoder is trained already.
                 train_nn(sess, settings.epochs, settings.batch_size, get_batches_fn, train_op, cross_entropy_loss,
                          input_image, correct_label, keep_prob, learning_rate, callback)
             if distributed.is_chief():

@@ -50,7 +50,8 @@ def _make_parser():
             ('--model', 'RUN', 'folder of the run, runs/<time>, that trained the model')):
         groups['results'].add_argument(name, metavar=metavar, help=text)
     groups['results'].add_argument('--save-masks', action='store_true',
-                                   help='with --predict: write the road white on black, too')
+                                   help='with --predict: write the road white on black, too, or other classes in '
+                                        'their colours')
     parser.error = lambda message: parser.exit(2, f'error: {message}. For the options see --help\n')
     return parser
 
