@@ -22,7 +22,9 @@ from fcn8.training import features, few_channel_gradients, variables
 from fcn8.training.callback import Callback
 from fcn8.training.run_folder import RunFolder
 
-CLIP_NORM = 0.3  # global norm of the gradients; not one of the published hyper-parameters: see ClippedAdam
+# Not among the published hyper-parameters: see ClippedAdam
+CLIP_NORM = 0.3  # global norm of the gradients
+EPSILON = 1e-5
 
 
 def load_vgg(sess, vgg_path, image_shape=None):
@@ -111,7 +113,7 @@ def optimize(nn_last_layer, correct_label, learning_rate, num_classes, loss_scal
     cross_entropy = tf.reduce_sum(labels_by_class * (tf.reduce_logsumexp(by_class, axis=0) - by_class))
     # Divided by the mean number of pixels of a process: so the mean over the processes is that over all their pixels.
     cross_entropy_loss = cross_entropy / tf.maximum(distributed.mean(tf.reduce_sum(labels)), 1.0)
-    optimizer = distributed.average_gradients(ClippedAdam(learning_rate))
+    optimizer = distributed.average_gradients(ClippedAdam(learning_rate, epsilon=EPSILON))
     if loss_scaling:
         optimizer = tf.train.experimental.MixedPrecisionLossScaleOptimizer(optimizer, device.loss_scale())
     train_op = optimizer.minimize(cross_entropy_loss + tf.losses.get_regularization_loss())

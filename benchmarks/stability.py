@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Trains the demo for so long that the loss jumps with Adam at a constant rate, unless the gradients are clipped:
+"""Trains the demo for so long that the loss jumps with the published Adam at a constant rate:
 
-    python benchmarks/stability.py                      as main.py trains, with the norm of the gradients clipped
+    python benchmarks/stability.py                      as main.py trains, with the norm of the gradients clipped and
+                                                        a larger epsilon
     python benchmarks/stability.py --clip-norm 0        with the published Adam, which does not clip; also --beta2,
                                                         --epsilon
     python benchmarks/stability.py --clip-norm 0 --layers
@@ -79,15 +80,16 @@ def _root_mean_square(values):
 def train(data_dir, epochs, seed, clip_norm, adam):
     """Train everything; returns the cross entropy of each epoch, and of each step (loss, norm, layers).
 
-    clip_norm: 0 for the published Adam.
-    adam: other settings of it.
+    clip_norm: 0 for the published Adam, otherwise it is that of main.py with this limit.
+    adam: settings of either that are to differ, such as epsilon.
     """
     settings = Settings(data_dir=data_dir, epochs=epochs, seed=seed, image_shape=SHAPE)
     get_batches_fn = helper.gen_batch_function(settings.training_folder, SHAPE, seed)
     optimizers, steps, history = [], [], []
 
-    def make_optimizer(learning_rate):
-        optimizers.append((WatchedClippedAdam if clip_norm else WatchedAdam)(learning_rate, **adam))
+    def make_optimizer(learning_rate, **of_main):
+        optimizers.append(WatchedClippedAdam(learning_rate, **dict(of_main, **adam)) if clip_norm else
+                          WatchedAdam(learning_rate, **adam))
         return optimizers[0]
 
     with tf.Graph().as_default(), tf.Session() as sess:

@@ -153,6 +153,7 @@ class Optimize(Case):
             # Adam's first step is the learning rate.
             np.testing.assert_allclose(sess.run(kernel), [2.99, -3.99], rtol=1e-5)
 
+    @mock.patch.object(main, 'EPSILON', 1e-8)  # with which the steps of tiny gradients show
     def test_loss_scaling_keeps_gradients_that_vanish_in_float16(self):
         def head(scores):
             return tf.cast(tf.cast(scores, tf.float16), tf.float32) * 1e-7
@@ -162,6 +163,7 @@ class Optimize(Case):
         np.testing.assert_array_equal(plain, self.scores)
         self.assertTrue((scaled[1] != self.scores[1]).all())
 
+    @mock.patch.object(main, 'EPSILON', 1e-8)
     def test_loss_scaling_follows_the_gradients(self):
         """Large ones first, which only a low scale keeps finite, and then small ones, which need a high one."""
         scores, factor = tf.Variable(self.scores), tf.placeholder(tf.float32)
@@ -199,7 +201,7 @@ class Optimize(Case):
             for step, norm in enumerate(norms, start=1):
                 gradient = np.array(sizes) / 5 * min(norm, main.CLIP_NORM)
                 m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient ** 2
-                expected -= 0.01 * m / (1 - 0.9 ** step) / np.sqrt(v / (1 - 0.999 ** step))
+                expected -= 0.01 * np.sqrt(1 - 0.999 ** step) / (1 - 0.9 ** step) * m / (np.sqrt(v) + main.EPSILON)
             np.testing.assert_allclose(moved, expected, rtol=1e-3)
 
 
