@@ -22,7 +22,7 @@ from fcn8.training import features, few_channel_gradients, variables
 from fcn8.training.callback import Callback
 from fcn8.training.run_folder import RunFolder
 
-# Not among the published hyper-parameters: see ClippedAdam
+# Not as published: see ClippedAdam
 CLIP_NORM = 0.3  # global norm of the gradients
 EPSILON = 1e-5
 
@@ -81,8 +81,11 @@ class ClippedAdam(tf.train.AdamOptimizer):
     At a constant rate the loss can jump once the gradients have become small: Adam's second moment, with a memory of a
     thousand steps, does not follow the large gradients of a hard batch, and the step becomes many times as long as
     usual, most of all in the first layer (Bai et al. 2025, https://arxiv.org/abs/2506.04805). Clipped, a batch weighs
-    no more than those of the first epochs, which makes jumps less likely, but does not rule them out: docs/results.md.
-    Pascanu et al. 2013, https://arxiv.org/abs/1211.5063, section 3.2.
+    no more than those of the first epochs (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063, section 3.2).
+
+    EPSILON, larger than usual, shortens the steps of weights whose gradients are tiny, such as those of fc6: the first
+    ones, which would spoil what VGG-16 has learned, and those of the last epochs (Choi et al. 2019,
+    https://arxiv.org/abs/1910.05446). Jumps become less likely, but are not ruled out: docs/results.md.
     """
 
     # Here the gradients have been averaged over the processes, and divided by the loss scale again: see optimize().

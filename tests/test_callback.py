@@ -29,8 +29,8 @@ class Epochs(Case):
 
     def test_each_has_a_line(self):
         self.train([1, 2, 6], epochs=2)
-        self.assertEqual(self.printed.getvalue(), 'Epoch 1/2: cross entropy 3.0000, 2.0 pictures/s, 2 s\n'
-                                                  'Epoch 2/2: cross entropy 3.0000, 2.0 pictures/s, 2 s\n')
+        self.assertEqual(self.printed.getvalue(), 'Epoch 1/2: cross entropy 3.00, 2.0 pictures/s, 2 s\n'
+                                                  'Epoch 2/2: cross entropy 3.00, 2.0 pictures/s, 2 s\n')
 
     def test_a_loss_that_is_not_finite_ends_the_training(self):
         for loss in (float('nan'), float('inf')):

@@ -128,7 +128,7 @@ class Callback:
         self._clock = now
         self.pictures += pictures * distributed.size()
         self.loss_sum += float(loss) * pictures * distributed.size()
-        self._bar.set_postfix_str(f'cross entropy {self.loss_sum / self.pictures:.4f}', refresh=False)
+        self._bar.set_postfix_str(f'cross entropy {self.loss_sum / self.pictures:#.3g}', refresh=False)
         self._bar.update(self.pictures - self._bar.n)
         self._stop_if_requested()
 
@@ -258,7 +258,7 @@ def best_epoch(history):
 
 def format_scores(entry):
     """Cross entropy and validation scores of an entry of the history, as text."""
-    text = 'cross entropy {cross_entropy:.4f}'.format(**entry)
+    text = 'cross entropy {cross_entropy:#.3g}'.format(**entry)
     if 'validation' in entry:
         text += ', validation ' + metrics.format_headline(entry['validation'])
     return text
