@@ -17,6 +17,14 @@ TEMPLATES = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
 
 
+def _number(value, sign=''):
+    """A score or a cross entropy as text: a long training ends at less than four decimals show."""
+    return '-' if value is None else format(value, sign + ('.4f' if abs(value) >= 0.001 else '.3g'))
+
+
+TEMPLATES.filters['number'] = _number
+
+
 class Gallery:
     """Pictures for a page, the worst first, in the order in which they came where there are no scores.
 
