@@ -14,8 +14,11 @@ from fcn8.tf1 import tf  # before other packages, as it says what is missing
 
 import functools
 import glob
+import io
+import multiprocessing
 import sys
 import unittest
+from concurrent import futures
 from unittest import mock
 
 import numpy as np
@@ -117,17 +120,30 @@ class CountingResult(unittest.TextTestResult):
         self.passed += 1
 
 
-def run_all():
-    """Run all tests of the folder tests/; returns the number of those that failed."""
-    sys.stderr.write('On the CPU, where float32 is not rounded to TF32\n')
-    here = os.path.dirname(os.path.abspath(__file__))
-    suite = unittest.defaultTestLoader.discover(os.path.join(here, 'tests'), top_level_dir=here)
-    result = unittest.TextTestRunner(verbosity=2, resultclass=CountingResult).run(suite)
+def run_file(path):
+    """Run the tests of one file; returns what it logs, and the numbers of tests that passed, failed, were skipped."""
+    log = io.StringIO()
+    suite = unittest.defaultTestLoader.loadTestsFromName('tests.' + os.path.splitext(os.path.basename(path))[0])
+    result = unittest.TextTestRunner(log, verbosity=2, resultclass=CountingResult).run(suite)
     failed, skipped = ({getattr(test, 'test_case', test) for test, _ in tests}  # of a test with subtests once
                        for tests in (result.failures + result.errors, result.skipped))
-    failed = len(failed) + len(result.unexpectedSuccesses)
-    print(f'{result.passed} passed, {failed} failed, {len(skipped)} skipped')
-    return failed
+    return log.getvalue(), result.passed, len(failed) + len(result.unexpectedSuccesses), len(skipped)
+
+
+def run_all():
+    """Run all tests of the folder tests/, a file in each process; returns the number of those that failed."""
+    sys.stderr.write('On the CPU, where float32 is not rounded to TF32\n')
+    here = os.path.dirname(os.path.abspath(__file__))
+    # The largest first, so that no long one is left for the end
+    paths = sorted(glob.glob(os.path.join(glob.escape(here), 'tests', 'test_*.py')), key=os.path.getsize, reverse=True)
+    counts = np.zeros(3, int)
+    with futures.ProcessPoolExecutor(min(os.cpu_count(), 4), multiprocessing.get_context('spawn')) as pool:
+        for finished in futures.as_completed([pool.submit(run_file, path) for path in paths]):
+            log, *numbers = finished.result()
+            sys.stderr.write(log)
+            counts += numbers
+    print('{} passed, {} failed, {} skipped'.format(*counts))
+    return counts[1]
 
 
 if __name__ == '__main__':
