@@ -123,7 +123,7 @@ class CountingResult(unittest.TextTestResult):
 def run_file(path):
     """Run the tests of one file; returns what it logs, and the numbers of tests that passed, failed, were skipped."""
     log = io.StringIO()
-    suite = unittest.defaultTestLoader.loadTestsFromName('tests.' + os.path.splitext(os.path.basename(path))[0])
+    suite = unittest.defaultTestLoader.loadTestsFromName('tests.' + os.path.basename(path)[:-len('.py')])
     result = unittest.TextTestRunner(log, verbosity=2, resultclass=CountingResult).run(suite)
     failed, skipped = ({getattr(test, 'test_case', test) for test, _ in tests}  # of a test with subtests once
                        for tests in (result.failures + result.errors, result.skipped))
@@ -131,13 +131,15 @@ def run_file(path):
 
 
 def run_all():
-    """Run all tests of the folder tests/, a file in each process; returns the number of those that failed."""
+    """Run all tests of the folder tests/, several files at once; returns the number of those that failed."""
     sys.stderr.write('On the CPU, where float32 is not rounded to TF32\n')
     here = os.path.dirname(os.path.abspath(__file__))
     # The largest first, so that no long one is left for the end
     paths = sorted(glob.glob(os.path.join(glob.escape(here), 'tests', 'test_*.py')), key=os.path.getsize, reverse=True)
     counts = np.zeros(3, int)
-    with futures.ProcessPoolExecutor(min(os.cpu_count(), 4), multiprocessing.get_context('spawn')) as pool:
+    # Not forked: TensorFlow's threads do not come along. Four, as each takes about a gigabyte.
+    processes, context = min(os.cpu_count() or 1, 4), multiprocessing.get_context('spawn')
+    with futures.ProcessPoolExecutor(processes, context) as pool:
         for finished in futures.as_completed([pool.submit(run_file, path) for path in paths]):
             log, *numbers = finished.result()
             sys.stderr.write(log)

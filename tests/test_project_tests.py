@@ -47,9 +47,10 @@ class Broken(unittest.TestCase):
     def test_never_runs(self):
         pass
 """)
+        write(self.path('tests', 'test_others.py'), b'import missing_package')
         process = subprocess.run([sys.executable, 'project_tests.py'], cwd=self.folder, stdout=subprocess.PIPE,
                                  stderr=subprocess.DEVNULL, text=True)
-        self.assertEqual((process.stdout, process.returncode), ('1 passed, 3 failed, 1 skipped\n', 1))
+        self.assertEqual((process.stdout, process.returncode), ('1 passed, 4 failed, 1 skipped\n', 1))
 
 
 class Checks(Case):
