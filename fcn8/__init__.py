@@ -12,6 +12,7 @@ collectives    TensorFlow's own way to do that
 progress       bars
 tf1            TensorFlow's 1.x interface in TensorFlow 1.15 and 2
 device         GPU or CPU, precision
+memory         what glibc does with that of freed tensors
 data/          what comes in: downloads, VGG-16, pictures, labels, batches, the demo's scenes
 results/       what comes out: probabilities, overlays, scores, the exported model, the page of a run
 training/      what happens around a step: schedule, validation, features, checkpoints, the folder of a run

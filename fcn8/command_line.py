@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 
-from fcn8 import errors, launcher, settings
+from fcn8 import errors, launcher, memory, settings
 from fcn8.errors import UserError
 from fcn8.settings import Settings, option_name
 
@@ -66,11 +66,16 @@ def _parser_of(kind):
 
 
 def begin(arguments=None):
-    """parse() for the program: also checks the files; with --processes it starts the others, and ends with them."""
+    """parse() for the program: also checks the files, and prepares the process.
+
+    With --processes it starts the others, and ends with them.
+    """
     options = parse(arguments, check_files=True)
     if options.processes > 1 and launcher.SIZE == 1:
         from fcn8 import processes
         processes.run(options.processes)
+    if options.settings and not options.settings.freeze_encoder:
+        memory.keep_freed()
     return options
 
 

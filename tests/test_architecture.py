@@ -10,7 +10,7 @@ from tests.support import ROOT
 
 PACKAGES = 'fcn8.data', 'fcn8.results', 'fcn8.training'
 WITHOUT_TENSORFLOW = ('fcn8.settings', 'fcn8.errors', 'fcn8.files', 'fcn8.launcher', 'fcn8.processes', 'fcn8.lifeline',
-                      'fcn8.command_line')
+                      'fcn8.memory', 'fcn8.command_line')
 MOST_PARAMETERS = 8
 STARTERS_SIGNATURES = 'train_nn', 'save_inference_samples'
 TOP_LEVEL = (r'(main|helper|project_tests)\.py|requirements[\w-]*\.txt|README\.md|LICENSE|pyproject\.toml|data|runs|'
