@@ -28,7 +28,7 @@ import layer_sizes
 import main
 import starter
 from fcn8 import device, errors
-from fcn8.data import kitti
+from fcn8.data import demo, kitti
 from fcn8.data.classes import KITTI_ROAD
 from fcn8.files import stem
 from fcn8.settings import COUNT, Settings
@@ -415,12 +415,12 @@ def bench():
     parser.add_argument('--rounds', type=COUNT.parse, default=5,
                         metavar='N', help='rounds of which the median is shown')
     arguments = parser.parse_args()
-    demo = None
-    if not (arguments.vgg and arguments.data):
+    folders = arguments.vgg, arguments.data
+    if not all(folders):
         os.makedirs('data', exist_ok=True)
-        demo = demo.prepare(Settings())
-    job = Job(arguments.vgg or os.path.join(demo, 'vgg'), arguments.data or os.path.join(demo, 'data_road'), None,
-              Settings.batch_size, False)
+        prepared = demo.prepare(Settings())
+        folders = [given or os.path.join(prepared, name) for given, name in zip(folders, ('vgg', 'data_road'))]
+    job = Job(*folders, pictures=None, batch_size=Settings.batch_size, amp=False)
     # What is wrong with them is better said before the tables than between them.
     kitti.list_pictures(os.path.join(job.data, 'testing'))
     make_batches(job, 'ours')

@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 
 import main
-from fcn8.data import images
+from fcn8.data import demo, images
 from fcn8.tf1 import tf
 from tests.support import PICTURE, ROOT, SHAPE, Case, RunCase
 
@@ -23,22 +23,22 @@ class BenchmarkCase(Case):
 
 
 class Bench(BenchmarkCase):
-    def bench(self):
+    def bench(self, *arguments):
         import bench
-        arguments = ['bench.py', '--vgg', self.path('vgg'), '--data', self.path('data_road'), '--rounds', '1']
-        with mock.patch.object(sys, 'argv', arguments), \
+        with mock.patch.object(sys, 'argv', ['bench.py', '--rounds', '1', *arguments]), \
                 mock.patch.multiple(bench, GPU_STEP=0, IMAGE_SHAPE=SHAPE, MATRIX=64, BATCH_SIZES=(10,),
                                     in_a_process=lambda function, *args: (function(*args), 1.)):
             bench.bench()
 
     def test_invalid_data_is_reported_before_the_tables(self):
-        self.assert_user_error(self.bench)
+        given = '--vgg', self.path('vgg'), '--data', self.path('data_road')
+        self.assert_user_error(self.bench, *given)
         self.write_kitti()
         self.write_kitti('data_road/testing', count=3)
-        self.assertIn('not the VGG-16 model', self.assert_user_error(self.bench))
+        self.assertIn('not the VGG-16 model', self.assert_user_error(self.bench, *given))
         self.write_vgg()
         os.remove(self.path('data_road/training/gt_image_2/um_road_000001.png'))
-        self.assertIn('um_road_000001.png or um_000001.png is missing', self.assert_user_error(self.bench))
+        self.assertIn('um_road_000001.png or um_000001.png is missing', self.assert_user_error(self.bench, *given))
         self.assertEqual(self.printed.getvalue(), '')
 
     def test_every_table_is_printed(self):
@@ -46,7 +46,8 @@ class Bench(BenchmarkCase):
         testing = self.write_kitti('data_road/testing', count=3)
         os.rename(os.path.join(testing, 'image_2', 'um_000002.png'), os.path.join(testing, 'image_2', 'street.png'))
         self.write_vgg()
-        self.bench()
+        with mock.patch.object(demo, 'prepare', lambda settings: self.folder):  # that of the default
+            self.bench()
         rows = [line.split('|')[1].strip() for line in self.printed.getvalue().splitlines() if line.startswith('|')]
         for name in ('batches, later epochs', 'inference, from file to file', 'fine-tuning step',
                      'decoder step, VGG-16 frozen', '4', '10'):
