@@ -9,8 +9,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 def keep_freed():
     """Have glibc keep the memory of freed tensors for the next step; before there are other threads.
 
-    It would give that of each large one back to the system, and a CPU would spend a fifth of a step on clearing its
-    pages again. Without effect where another library manages the memory.
+    It would give that of each large one back to the system, and a CPU would spend up to a fifth of a step on clearing
+    its pages again. Without effect where another library manages the memory.
     """
     if platform.libc_ver()[0] == 'glibc':
         libc = ctypes.CDLL(None)
