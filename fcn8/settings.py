@@ -45,7 +45,7 @@ class Kind(NamedTuple):
 RECIPES = {
     'published': {},
     'frozen': dict(freeze_encoder=True),
-    'tuned': dict(decoder_first=30, learning_rate=1e-4, decay=True, l2=1e-4, epochs=8, amp=True),
+    'tuned': dict(decoder_first=30, learning_rate=3e-4, decay=True, l2=1e-4, epochs=16, amp=True),
 }
 
 # TensorFlow takes [ and \ in a path for a pattern, and cannot encode what is not UTF-8.

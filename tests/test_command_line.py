@@ -42,7 +42,7 @@ class Parse(CommandLineCase):
             self.assertEqual((options.demo, options.settings), (True, expected))
 
     def test_a_recipe_sets_what_the_user_does_not(self):
-        tuned = dict(recipe='tuned', decoder_first=30, learning_rate=1e-4, decay=True, l2=1e-4, epochs=8, amp=True)
+        tuned = dict(recipe='tuned', decoder_first=30, learning_rate=3e-4, decay=True, l2=1e-4, epochs=16, amp=True)
         for arguments, expected in (
                 ('--recipe published', Settings()),
                 ('--recipe frozen --epochs 3', Settings(recipe='frozen', freeze_encoder=True, epochs=3)),
