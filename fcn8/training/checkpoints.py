@@ -41,6 +41,11 @@ class Checkpoints:
         self._last = None  # name of the last checkpoint
         self._variables = tf.global_variables()
         self._trained = {variable.op.name: variable for variable in tf.trainable_variables()}
+        with tf.name_scope('best_weights'):
+            self._given = {name: tf.placeholder(variable.dtype.base_dtype, variable.shape)
+                           for name, variable in self._trained.items()}
+            self._assign = tf.group(*(tf.assign(variable, self._given[name])
+                                      for name, variable in self._trained.items()))
         self._saver = tf.train.Saver(self._variables, max_to_keep=None)
         size = sum(variable.dtype.base_dtype.size * (variable.shape.num_elements() or 0)
                    for variable in self._variables)
@@ -118,8 +123,9 @@ class Checkpoints:
 
     def use_best(self, sess):
         """Give the trained variables the best weights, if there are any."""
-        for name, array in (self._best_weights or {}).items():
-            self._trained[name].load(array, sess)
+        if self._best_weights:
+            # All at once: TensorFlow prepares the graph again for each new op that a session runs.
+            sess.run(self._assign, {self._given[name]: array for name, array in self._best_weights.items()})
 
     def _save_best(self):
         if self._best_is_saved:
