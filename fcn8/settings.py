@@ -44,7 +44,7 @@ class Kind(NamedTuple):
 # The defaults of each recipe that differ from the published ones
 RECIPES = {
     'published': {},
-    'frozen': dict(freeze_encoder=True),
+    'frozen': dict(freeze_encoder=True, amp=True),
     'tuned': dict(decoder_first=30, learning_rate=3e-4, decay=True, l2=1e-4, epochs=16, amp=True),
 }
 

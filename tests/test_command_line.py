@@ -45,7 +45,7 @@ class Parse(CommandLineCase):
         tuned = dict(recipe='tuned', decoder_first=30, learning_rate=3e-4, decay=True, l2=1e-4, epochs=16, amp=True)
         for arguments, expected in (
                 ('--recipe published', Settings()),
-                ('--recipe frozen --epochs 3', Settings(recipe='frozen', freeze_encoder=True, epochs=3)),
+                ('--recipe frozen --epochs 3', Settings(recipe='frozen', freeze_encoder=True, amp=True, epochs=3)),
                 ('--recipe tuned', Settings(**tuned)),
                 ('--l2 0 --recipe tuned', Settings(**dict(tuned, l2=0.))),
                 ('--demo --recipe tuned', Settings(**dict(tuned, batch_size=1)))):
