@@ -6,7 +6,7 @@ import threading
 
 from fcn8 import files
 from fcn8.results import metrics, run_list
-from fcn8.settings import Settings
+from fcn8.settings import RECIPES, Settings
 from tests.support import Case, cut, full_disk, read, write
 
 THUMBNAIL = 'data:image/jpeg;base64,/9j/'
@@ -39,12 +39,12 @@ class Runs(Case):
 class List(Runs):
     def test_the_last_run_comes_first_with_its_scores(self):
         self.change(self.add('older', ended=1e9), cross_entropy=7.5461e-5)
-        self.add('newer', ended=2e9, recipe='tuned', epochs=16, decoder_first=30, learning_rate=3e-4, decay=True,
-                 l2=1e-4, amp=True, augment=True, image_shape=(64, 96))
+        self.add('newer', ended=2e9, recipe='tuned', augment=True, image_shape=(64, 96), **RECIPES['tuned'])
         os.symlink('newer', self.path('runs', 'latest'))
         newer, older = self.list()
         self.assertRegex(newer[1], r'^2033-05-1\d \d\d:\d\d$')
-        self.assertEqual(newer[2:], ['newer', 'tuned --image-shape 64 96 --augment', '16', '0.2500', '-', '0.7500'])
+        self.assertEqual(newer[2:], ['newer', 'tuned --image-shape 64 96 --augment',
+                                     str(RECIPES['tuned']['epochs']), '0.2500', '-', '0.7500'])
         self.assertEqual(older[2:6], ['older', 'published', '50', '7.55e-05'])
         self.assertIn(f'src="{THUMBNAIL}"', read(self.path('runs', 'index.html')).decode())
 
