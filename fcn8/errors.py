@@ -19,6 +19,8 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 GPU_OUT_OF_MEMORY = ('out of memory', 'Dst tensor is not initialized', 'Failed to get convolution algorithm',
                      'CUDNN_STATUS_ALLOC_FAILED', 'CUBLAS_STATUS_ALLOC_FAILED')
 
+_stop_received = threading.Event()
+
 
 class UserError(Exception):
     """Something that the user can fix: the program ends in this one line, without a stack trace."""
@@ -135,6 +137,11 @@ def stop_between_steps(heeded=True):
         raise Stopped(received[0])
 
 
+def is_stopping():
+    """Whether SIGINT or SIGTERM has asked this process to stop."""
+    return _stop_received.is_set()
+
+
 @contextlib.contextmanager
 def _stop_signals(handler):
     """Have SIGINT and SIGTERM call a function; a second one ends the program, wherever it hangs."""
@@ -142,6 +149,7 @@ def _stop_signals(handler):
         yield
         return
     reader, writer = os.pipe()
+    _stop_received.clear()
 
     # A thread of its own: Python calls a handler only when TensorFlow has returned from its step, or from saving.
     def watch():
@@ -149,6 +157,7 @@ def _stop_signals(handler):
         for byte in iter(lambda: os.read(reader, 1), b''):
             if byte[0] in STOP_SIGNALS:
                 first = first or time.time()
+                _stop_received.set()
                 if time.time() - first > SAME_SIGNAL:
                     os.write(2, b'\nstopped at once: what was not saved is lost\n')
                     os._exit(128 + byte[0])

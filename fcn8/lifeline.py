@@ -9,12 +9,13 @@ import socket
 import threading
 import time
 
-from fcn8 import launcher
+from fcn8 import errors, launcher
 from fcn8.errors import UserError
 
 START_LIMIT = 300  # seconds for all processes to be started
-INTERVAL = 1  # seconds between two looks
+INTERVAL = 1  # seconds between two checks
 PATIENCE = 5  # seconds without an answer: at the end of a run the chief may be gone before others know that it ends
+ORPHAN_LIMIT = 300  # seconds for a process whose launcher has gone to write its checkpoint
 LOST = 3  # exit status of a process that ends because another one has
 
 
@@ -38,7 +39,7 @@ def wait_for(addresses):
         while not is_there((host, port)):
             if time.time() > deadline:
                 raise UserError(f'{host}:{port} has not answered for {START_LIMIT} seconds: start the process that '
-                                'TF_CONFIG names there, and look at the name and the firewall')
+                                'TF_CONFIG names there, and check the host name and the firewall')
             if _is_orphan():
                 raise UserError('the process that has started this one has ended')
             time.sleep(0.1)
@@ -58,11 +59,14 @@ def watch(addresses, on_loss):
     ended = threading.Event()
 
     def poll():
-        seen, has_stopped = dict.fromkeys(addresses, time.time()), False
+        seen, deadline = dict.fromkeys(addresses, time.time()), None
         while not ended.wait(INTERVAL):
-            if _is_orphan() and not has_stopped:
-                has_stopped = True
-                os.kill(os.getpid(), signal.SIGTERM)  # what has started all is gone: with a checkpoint, if it can
+            if _is_orphan() and deadline is None:
+                deadline = time.time() + ORPHAN_LIMIT
+                if not errors.is_stopping():  # a second signal would end it at once, without its checkpoint
+                    os.kill(os.getpid(), signal.SIGTERM)
+            if deadline and time.time() > deadline:
+                os._exit(LOST)
             for rank, address in addresses.items():
                 if is_there(address):
                     seen[rank] = time.time()

@@ -1,11 +1,14 @@
 """Whether another process is there, according to the port that it listens on."""
+import os
 import queue
+import signal
 import socket
 import threading
+import time
 import unittest
 from unittest import mock
 
-from fcn8 import launcher, lifeline
+from fcn8 import errors, launcher, lifeline
 from tests.support import Case
 
 
@@ -43,6 +46,24 @@ class Wait(LifelineCase):
     def test_an_address_in_brackets(self):
         address = self.listen('::1', socket.AF_INET6)[1]
         self.assertTrue(lifeline.is_there(('[::1]', address[1])))
+
+
+class WithoutLauncher(LifelineCase):
+    def test_asks_the_process_to_stop_unless_it_is_stopping(self):
+        """A second SIGTERM would end it before its checkpoint is written, here with all tests."""
+        for is_stopping in (False, True):
+            with self.subTest(is_stopping), mock.patch.object(launcher, 'PARENT', 1 << 30), \
+                    mock.patch.object(errors, 'SAME_SIGNAL', 0.01), self.assertRaises(errors.Stopped), \
+                    errors.stop_between_steps() as stop_requested:
+                if is_stopping:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    while not errors.is_stopping():
+                        time.sleep(0.01)
+                stop_watching = lifeline.watch({}, None)
+                while not stop_requested():
+                    time.sleep(0.01)
+                time.sleep(5 * lifeline.INTERVAL)
+                stop_watching()
 
 
 class Watch(LifelineCase):
