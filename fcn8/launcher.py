@@ -1,4 +1,4 @@
-"""Which of several processes this one is, and the GPU that it gets, as told by the environment.
+"""Which of several processes this one is, and the GPU that it gets, according to the environment.
 
 To be imported before TensorFlow, which looks for GPUs when it is loaded.
 """
@@ -48,10 +48,13 @@ def _read_tf_config(environment):
         config = json.loads(environment.get('TF_CONFIG') or '{}')
         if not config.get('cluster'):
             return None
-        (kind, addresses), task = *config['cluster'].items(), config['task']
-        workers = [(host, int(port)) for host, _, port in (address.rpartition(':') for address in addresses)]
-        rank = int(task['index'])
-        if (kind, task['type']) != ('worker', 'worker') or not 0 <= rank < len(workers) or not all(map(all, workers)):
+        cluster, task = config['cluster'], config['task']
+        # TensorFlow's own tools also know a cluster of one chief and workers, which come after it.
+        tasks = [(job, index) for job in ('chief', 'worker') for index in range(len(cluster.get(job, [])))]
+        addresses = [cluster[job][index].rpartition(':') for job, index in tasks]
+        workers = [(host, int(port)) for host, _, port in addresses]
+        rank = tasks.index((task['type'], int(task['index'])))
+        if not set(cluster) <= {'chief', 'worker'} or not all(host and 0 < port < 65536 for host, port in workers):
             raise ValueError
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ValueError(f'TF_CONFIG is not of the form {EXAMPLE}, with the index of this process') from None

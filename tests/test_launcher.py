@@ -37,6 +37,13 @@ class Prepare(unittest.TestCase):
         self.assertEqual(launcher.prepare(tf_config(1))[3], [
             ('one', 2000), ('other', 2000), ('one', 2001), ('other', 2001), ('other', 2002)])
 
+    def test_a_cluster_of_a_chief_and_workers(self):
+        cluster = {'worker': WORKERS[1:3], 'chief': WORKERS[:1]}
+        for task, index, expected in (('chief', 0, (0, 3, 0)), ('worker', 0, (1, 3, 0)), ('worker', 1, (2, 3, 1))):
+            config = {'TF_CONFIG': json.dumps({'cluster': cluster, 'task': {'type': task, 'index': index}})}
+            *found, workers = launcher.prepare(config)
+            self.assertEqual((tuple(found), workers), (expected, [('one', 2000), ('other', 2000), ('one', 2001)]))
+
 
 class UseFirstGpu(Case):
     def test_a_process_that_is_alone_sees_one_gpu(self):
@@ -62,8 +69,9 @@ class UseFirstGpu(Case):
 
 class WrongTfConfig(Case):
     def test_ends_a_training_in_one_line(self):
-        for wrong in (tf_config(5), tf_config(-1), tf_config(0, ['one', 'other']), tf_config(0, kind='chief'),
-                      tf_config(None), {'TF_CONFIG': '{'}, {'TF_CONFIG': '[1]'}, {'TF_CONFIG': '{"cluster": [1]}'}):
+        for wrong in (tf_config(5), tf_config(-1), tf_config(0, ['one', 'other']), tf_config(0, ['one:-1', 'other:1']),
+                      tf_config(0, kind='ps'), tf_config(0, kind='chief'), tf_config(None), {'TF_CONFIG': '{'},
+                      {'TF_CONFIG': '[1]'}, {'TF_CONFIG': '{"cluster": [1]}'}):
             with self.subTest(wrong):
                 self.assertRaisesRegex(ValueError, 'TF_CONFIG is not of the form', launcher.prepare, dict(wrong))
         status, output = self.run_program('--data-dir', '.', **tf_config(5))
