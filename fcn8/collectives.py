@@ -5,6 +5,7 @@ All processes build their graphs in the same order, so numbers that are counted 
 import itertools
 import os
 import pickle
+import threading
 import time
 
 import numpy as np
@@ -15,6 +16,7 @@ from fcn8.tf1 import tf
 
 BUCKET = 1e8  # bytes of gradients that are averaged at once, about
 ON_CPU, ANYWHERE = 1, 2  # keys of groups: all members of a group have to be of one type of device
+CONNECTION_LIMIT = 60  # seconds for the first exchange, once all processes are there
 
 
 class Collectives:
@@ -31,16 +33,23 @@ class Collectives:
             raise UserError(f'TF_CONFIG needs TensorFlow 2, and this is {tf.__version__}: use horovodrun, as '
                             'docs/many_gpus.md says')
         host, port = launcher.WORKERS[launcher.RANK]
+        os.environ['no_grpc_proxy'] = ','.join(name for name, _ in launcher.WORKERS)  # or a proxy is asked for them
         try:
             self._server = tf.train.Server({'worker': ['{}:{}'.format(*worker) for worker in launcher.WORKERS]},
                                            job_name='worker', task_index=launcher.RANK, config=self._configure())
         except tf.errors.OpError as error:
-            raise UserError(f'{host}:{port}: cannot be listened on ({reason(error)}). Is the port taken? Start again, '
-                            'or change TF_CONFIG') from error
+            raise UserError(f'cannot listen on {host}:{port} ({reason(error)}). Is the port taken? Start again, or '
+                            'change TF_CONFIG') from error
         lifeline.wait_for(launcher.WORKERS)
         workers = dict(enumerate(launcher.WORKERS))
         chief = {0: workers.pop(0)}  # watches all, and ends if one does: all others watch the chief alone
         self._stop_watching = lifeline.watch(chief if launcher.RANK else workers, self._end)
+        try:
+            self._gather(np.array([launcher.RANK]), timeout_seconds=CONNECTION_LIMIT)
+        except tf.errors.DeadlineExceededError as error:
+            raise UserError('all addresses of TF_CONFIG answer, but not all do so for this training within '
+                            f'{CONNECTION_LIMIT} seconds: check whether another program uses one of the ports, and '
+                            'the firewall') from error
 
     def _configure(self, config=None):
         config = config or tf.ConfigProto()
@@ -56,35 +65,38 @@ class Collectives:
             os.write(2, f'\nerror: {self._describe_lost_process(lost)}\n'.encode())
         os._exit(lifeline.LOST)
 
-    def look_for_loss(self, error):
+    def await_loss(self, error):
         """Leave the lifeline time to end this process, if the error comes from the end of another one.
 
         That is also the time for the launcher to end this process where the chief has ended in the same error.
         """
-        # Of all others, a process that is not the chief sees the end when the chief has seen it, and ended.
-        looks = bool(launcher.RANK) + isinstance(error, tf.errors.OpError)
-        time.sleep(looks * (lifeline.PATIENCE + 3 * lifeline.INTERVAL))
+        # The chief notices the end of any process, and the others that of the chief, which ends then.
+        rounds = bool(launcher.RANK) + isinstance(error, tf.errors.OpError)
+        time.sleep(rounds * (lifeline.PATIENCE + 3 * lifeline.INTERVAL))
 
     def leave(self):
-        """Stay until the chief, which still paints, has ended: until then the others look whether all are there."""
+        """Wait until the chief has ended: it still paints, and checks until then whether all are there."""
         self._stop_watching()
-        while launcher.RANK and lifeline.is_there(launcher.WORKERS[0]):
-            time.sleep(lifeline.INTERVAL)
+        if launcher.RANK:
+            chief_has_ended = threading.Event()
+            lifeline.watch({0: launcher.WORKERS[0]}, lambda rank: chief_has_ended.set())
+            chief_has_ended.wait()
 
     def session(self, config=None):
         return tf.Session(self._server.target, config=self._configure(config))
 
     def gather(self, value):
-        data = pickle.dumps(value)
+        data = pickle.dumps((launcher.RANK, value))
         numbers = self._gather(np.array([len(data) // 4 + 1])).max()
         rows = self._gather(np.frombuffer(data.ljust(4 * numbers), np.int32))  # there is no gathering of bytes
-        return [pickle.loads(row.tobytes()) for row in rows.reshape(launcher.SIZE, -1)]
+        by_rank = dict(pickle.loads(row.tobytes()) for row in rows.reshape(launcher.SIZE, -1))
+        return [by_rank[rank] for rank in range(launcher.SIZE)]  # TensorFlow sorts by name: task 10 before task 2
 
-    def _gather(self, array):
+    def _gather(self, array, **options):
         with tf.Graph().as_default(), tf.device('/cpu:0'), self.session() as sess:
             values = tf.placeholder(array.dtype, array.shape)
             return sess.run(self._collective(tf.raw_ops.CollectiveGather, ON_CPU, input=values,
-                                             shape=[launcher.SIZE * len(array)]), {values: array})
+                                             shape=[launcher.SIZE * len(array)], **options), {values: array})
 
     def _collective(self, op, group_key, **arguments):
         return op(group_size=launcher.SIZE, group_key=group_key, instance_key=next(self._keys), **arguments)

@@ -18,6 +18,7 @@ from fcn8.errors import UserError, reason
 from fcn8.tf1 import tf
 
 _engine = None  # Collectives or _Horovod, once together() has started it
+_is_together = False  # whether this is within together()
 _folder = None  # of the run, once it has one
 
 
@@ -77,6 +78,8 @@ def broadcast_variables(sess):
 def compare(found):
     """Raise UserError, in all processes, unless all of them have found the same: {name: value}."""
     everywhere = gather(found)
+    if not all(isinstance(theirs, dict) for theirs in everywhere):  # what another process gathers elsewhere
+        raise UserError('the processes do different things: start all of them with the same options')
     for other, theirs in enumerate(everywhere):
         for name, value in theirs.items():
             if value != everywhere[0][name]:
@@ -104,21 +107,26 @@ def together():
 
     Raises UserError if they cannot be connected, and when another process has ended.
     """
-    global _engine
+    global _engine, _is_together
     if launcher.PROBLEM:
         raise UserError(launcher.PROBLEM)
-    if size() == 1 or _engine:
+    if size() == 1 or _is_together:
         yield
         return
+    if _engine and launcher.WORKERS:  # of which all but the chief have been waiting for its end
+        raise UserError('several processes train once in a program: start it again for the next training')
     _engine = Collectives(_describe_lost_process) if launcher.WORKERS else _Horovod()
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(sys.stdout if is_chief() else nowhere):
         warning = '. Their ports are open to the network, without authentication: use a firewall'
         print(f'{size()} processes train together' + warning * bool(launcher.WORKERS))
+        _is_together = True
         try:
             yield
         except Exception as error:
-            _engine.look_for_loss(error)
+            _engine.await_loss(error)
             raise
+        finally:
+            _is_together = False
         _engine.leave()
 
 
@@ -150,7 +158,7 @@ class _Horovod:
     def broadcast_variables(self, sess):
         sess.run(self._hvd.broadcast_variables(tf.global_variables(), root_rank=0))
 
-    def look_for_loss(self, error):
+    def await_loss(self, error):
         """Raise UserError if an exception means that another process has ended."""
         # The operation that has failed, not the message: that also names the operations that wait for it.
         if isinstance(error, tf.errors.OpError) and error.op is not None and error.op.type.startswith('Horovod'):

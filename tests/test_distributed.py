@@ -1,10 +1,13 @@
 """Several processes that train together. Some tests start some; in TensorFlow 1.15 with Horovod, if it is there."""
 import glob
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 import unittest
 import uuid
 from unittest import mock
@@ -16,7 +19,7 @@ import numpy as np
 
 import helper
 import main
-from fcn8 import command_line, device, distributed, launcher
+from fcn8 import collectives, command_line, device, distributed, launcher, processes
 from fcn8.data.classes import IGNORED
 from fcn8.errors import UserError
 from fcn8.settings import Settings
@@ -50,6 +53,23 @@ def train_and_keep_weights(settings):
     with mock.patch.object(main, 'train_nn', train), \
             mock.patch.object(device, 'choose_precision', return_value=precision):
         return main.run(Settings(**settings))
+
+
+def gather_ranks(number):
+    """Print what the chief of so many processes gets that gather their ranks."""
+    children = []
+    for environment in processes._environments(number):
+        children.append(os.fork())  # importing TensorFlow so often would take half a minute
+        if not children[-1]:
+            launcher.RANK, launcher.SIZE, _, launcher.WORKERS = launcher.prepare(environment)
+            found = collectives.Collectives(None).gather(launcher.RANK)
+            if not launcher.RANK:
+                print(found, flush=True)
+                os._exit(0)
+            time.sleep(60)
+    os.waitpid(children[0], 0)
+    for child in children[1:]:
+        os.kill(child, signal.SIGKILL)
 
 
 def fail_in_the_second():
@@ -87,11 +107,19 @@ class Start(Case):
                 mock.patch.object(tf, '__version__', '1.15.0'):
             self.assertRegex(self.assert_user_error(main.run, Settings()), 'TF_CONFIG needs TensorFlow 2, .*horovodrun')
 
+    def test_a_second_training_in_a_program(self):
+        with mock.patch.multiple(launcher, SIZE=2, WORKERS=[('one', 1), ('other', 1)]), \
+                mock.patch.object(distributed, '_engine', mock.Mock()):
+            self.assertIn('train once in a program', self.assert_user_error(main.run, Settings()))
+
     def test_processes_that_have_found_different_things(self):
         found = {'TensorFlow': '1.15.0', 'precision': 'float32'}
         with mock.patch.object(distributed, 'gather', lambda value: [value, value, dict(value, precision='float16')]):
             self.assertRegex(self.assert_user_error(distributed.compare, found),
                              'precision differs: it is float16 in process 2, and float32 in process 0')
+        with mock.patch.object(distributed, 'gather', lambda value: [None, value]):  # None is of another gather
+            self.assertIn('start all of them with the same options',
+                          self.assert_user_error(distributed.compare, found))
 
     def test_a_model_is_used_by_one_process(self):
         process = subprocess.run([sys.executable, PROGRAM, '--predict', 'x.png', '--model', 'runs/1.5'],
@@ -120,7 +148,9 @@ class Together(RunCase):
                 f'processes.run({processes})'
         program = subprocess.Popen([sys.executable, '-c', start] + list(command), stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True,
-                                   env=dict(os.environ, PYTHONPATH=ROOT, **dict([self.mark.split('=')])))
+                                   # There is no proxy: no process may ask it for the way to another.
+                                   env=dict(os.environ, PYTHONPATH=ROOT, http_proxy='http://127.0.0.1:9',
+                                            **dict([self.mark.split('=')])))
         self.addCleanup(program.stdout.close)
         self.addCleanup(program.terminate)
         return program
@@ -211,16 +241,47 @@ class Together(RunCase):
         self.assertIn('Page: ', output)
 
     def test_a_stop_says_how_to_resume(self):
-        program, output = self.start(2, PROGRAM, '--epochs', '2000', '--image-shape', *map(str, SHAPE)), ''
-        for line in program.stdout:
-            if 'Epoch 3/' in line and 'Epoch 3/' not in output:
-                program.terminate()
-            output += line
-        self.assertNotEqual(program.wait(), 0)
-        self.assertRegex(output, '(?m)(^|:)stopped in epoch .*to go on: python main.py --processes 2 --resume ')
-        if not horovod:  # whose launcher lets the others find out
-            self.assertNotIn('has ended', output)
-        self.assertFalse(self.processes())
+        # With horovodrun, a launcher that is killed takes its processes with it, and the others find out otherwise.
+        for signum in (signal.SIGTERM,) if horovod else (signal.SIGTERM, signal.SIGKILL):
+            with self.subTest(signum):
+                program, output = self.start(2, PROGRAM, '--epochs', '2000', '--image-shape', *map(str, SHAPE)), ''
+                for line in program.stdout:
+                    if 'Epoch 3/' in line and 'Epoch 3/' not in output:
+                        program.send_signal(signum)
+                    output += line
+                self.assertNotEqual(program.wait(), 0)
+                self.assertRegex(output, '(?m)(^|:)stopped in epoch .*to go on: python main.py --processes 2 --resume ')
+                if signum == signal.SIGTERM and not horovod:
+                    self.assertNotIn('has ended', output)
+                self.assertFalse(self.processes())
+
+    @unittest.skipIf(horovod, 'Horovod has connections of its own')
+    def test_ranks_of_two_digits(self):
+        """TensorFlow gathers in the order of the names: 0, 1, 10, 2 and so on."""
+        code = 'import tests.test_distributed as t; t.gather_ranks(11)'
+        output = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, timeout=120,
+                                env=dict(os.environ, PYTHONPATH=ROOT)).stdout
+        self.assertEqual(output, f'{list(range(11))}\n')
+
+    @unittest.skipIf(horovod, 'which looks for ports itself')
+    def test_a_port_of_another_program(self):
+        """Which answers, so only the first exchange shows that it is not of the training."""
+        other, free = socket.socket(), socket.socket()
+        for one in (other, free):
+            one.bind(('127.0.0.1', 0))
+        other.listen(100)
+        self.addCleanup(other.close)
+        workers = [f'127.0.0.1:{one.getsockname()[1]}' for one in (free, other)]
+        free.close()
+        code = 'import main, tests.test_distributed as t; t.collectives.CONNECTION_LIMIT = 1; ' \
+               't.command_line.execute(t.command_line.parse(), main.run)'
+        for index, expected in ((1, fr'error: cannot listen on {workers[1]} \(.*Is the port taken'),
+                                (0, 'error: all addresses of TF_CONFIG answer, but ')):
+            config = json.dumps({'cluster': {'worker': workers}, 'task': {'type': 'worker', 'index': index}})
+            done = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  text=True, timeout=120, env=dict(os.environ, PYTHONPATH=ROOT, TF_CONFIG=config))
+            self.assertEqual(done.returncode, 2)
+            self.assertRegex(done.stdout, f'(?m)^{expected}')
 
     def test_an_error_in_one_process_is_shown_and_ends_all(self):
         code = 'import tests.test_distributed as t; t.fail_in_the_second()'
