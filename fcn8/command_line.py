@@ -14,8 +14,9 @@ VERSION = '1.0'
 DEMO_SETTINGS = dict(epochs=10, batch_size=1)
 
 # Options that take all settings from a run, and the other options that each of them may have
-MODES = {'resume': {'epochs', 'data_dir', 'classes', 'processes'}, 'predict': {'model', 'save_masks'},
-         'evaluate': {'model'}}
+MODES = {'resume': {'epochs', 'data_dir', 'classes', 'processes'},
+         'predict': {'model', 'save_masks', 'processes'},
+         'evaluate': {'model', 'processes'}}
 
 
 def _make_parser():
@@ -95,8 +96,8 @@ def parse(arguments=None, check_files=False):
         if mode in names:
             for name in sorted(names - others - {mode, 'debug'}):
                 parser.error(f'--{mode} cannot be combined with {option_name(name)}: all settings are those of the run')
-    if launcher.SIZE > 1 and {'predict', 'evaluate'} & names:
-        parser.error('--predict and --evaluate work with a single process only: start it without horovodrun and '
+    if max(launcher.SIZE, given.get('processes', 1)) > 1 and {'predict', 'evaluate'} & names:
+        parser.error('--predict and --evaluate work with a single process only: leave out --processes, horovodrun and '
                      'TF_CONFIG')
     if given.get('processes', 1) not in (1, launcher.SIZE) and launcher.SIZE > 1:
         parser.error(f'--processes: {launcher.SIZE} have been started already')

@@ -104,7 +104,7 @@ class Parse(CommandLineCase):
                 command_line.begin()
                 self.ends(['--processes', '2'], '--processes: 3 have been started already')
             run.assert_called_once()
-        self.ends(['--predict', 'x', '--model', 'runs/1', '--processes', '2'], 'cannot be combined with --processes')
+        self.ends(['--predict', 'x', '--model', 'runs/1', '--processes', '2'], 'single process only: leave out --proc')
 
 
 class Execute(CommandLineCase):
