@@ -110,7 +110,7 @@ def inference(job, side):
 @contextlib.contextmanager
 def fine_tuning_step(job, side, decoder_only=False):
     with network(job) as (sess, image_input, keep_prob, nn_last_layer):
-        labels = tf.placeholder(tf.float32, [None, None, None, NUM_CLASSES])
+        labels = tf.placeholder(tf.float32 if side == 'starter' else tf.bool, [None, None, None, NUM_CLASSES])
         rate = tf.placeholder(tf.float32)
         if side == 'starter':
             decoder = [variable for variable in tf.trainable_variables() if variable.op.name.startswith('decoder')]

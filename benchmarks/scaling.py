@@ -74,13 +74,13 @@ def compute():
     print('\n| step | link | ' + ' | '.join(map(str, PROCESSES)) + ' |\n| --- | --- |' + ' --- |' * len(PROCESSES))
     for step, seconds, links in STEPS:
         for link, rate, between_machines in links:
-            speeds = [tell_speed(seconds, processes, rate) if between_machines or processes <= IN_A_MACHINE else '-'
+            speeds = [format_speed(seconds, processes, rate) if between_machines or processes <= IN_A_MACHINE else '-'
                       for processes in PROCESSES[1:]]
             print('| {}, {:.3g} s | {} | {:.3g} | {} |'.format(
                 step, seconds, link, BATCH / seconds, ' | '.join(speeds)))
 
 
-def tell_speed(seconds, processes, rate):
+def format_speed(seconds, processes, rate):
     """Pictures a second, where the reduction begins at the end of the step, and where it hides behind it."""
     reduction = all_reduce_seconds(FLOATS['everything'], processes, rate)
     slow, fast = seconds + reduction, max(seconds, reduction)

@@ -51,7 +51,7 @@ def loss_scale():
     As the loss is a mean over hundreds of thousands of pixels, the gradients of the layers' outputs are tiny, while
     the gradients of the decoder's kernels, sums over as many pixels, are large and limit the scale
     (benchmarks/gradients.py). So it starts high, since too high a scale costs a step for each halving, and tries the
-    next one after 50 good steps, not TensorFlow's 2000: a whole training has 3000.
+    next one after 50 good steps, not TensorFlow's 2000: a whole training has 2900.
     """
     return tf.train.experimental.DynamicLossScale(initial_loss_scale=2. ** 20, increment_period=50)
 

@@ -78,7 +78,7 @@ class Precision(Case):
 
 
 class Gpus(Case):
-    def test_tf32_is_told_where_the_gpu_has_it(self):
+    def test_tf32_on_gpus_that_have_it(self):
         ampere, turing = (f'name: GPU, compute capability: {capability}' for capability in ('8.0', '7.5'))
         self.assertIs(device.uses_tf32(ampere), True)
         self.assertIs(device.uses_tf32(turing), False)
@@ -91,16 +91,16 @@ class Gpus(Case):
             self.assertIs(device.uses_tf32(ampere), False)
 
     def test_advice(self):
-        mends = 'CUDA 10.0 and cuDNN 7, .* docker run ' if tf.__version__.startswith('1.') else \
+        advice = 'CUDA 10.0 and cuDNN 7, .* docker run ' if tf.__version__.startswith('1.') else \
             'python -m pip install -r requirements-gpu.txt '
-        for gpus, gpu, expected in ((0, None, '^None$'), (1, 'a GPU', '^None$'), (1, None, mends), (2, None, mends),
+        for gpus, gpu, expected in ((0, None, '^None$'), (1, 'a GPU', '^None$'), (1, None, advice), (2, None, advice),
                                     (2, 'a GPU', 'One of 2 GPUs is used: --processes 2 uses')):
             with self.subTest(gpus=gpus, gpu=gpu), mock.patch.object(device, 'GPUS', gpus):
                 self.assertRegex(str(device.gpu_advice(gpu)), expected)
 
 
 class Training(RunCase):
-    def test_a_run_tells_of_a_gpu_that_is_not_found(self):
+    def test_a_run_says_that_a_gpu_is_not_found(self):
         with mock.patch.object(device, 'GPUS', 1):
             folder = self.new_run()
         self.assertRegex(self.printed.getvalue(), 'found no GPU and trains on the CPU in float32\n.*driver.*\nSettings')

@@ -56,8 +56,8 @@ def _compute(settings, pictures, precision, load_vgg):
         input_image, keep_prob, *layers = load_vgg(sess, settings.vgg_path, settings.image_shape)
         share = distributed.rank(), distributed.size()
         for batch in kitti.read_batches(pictures, settings.image_shape, share):
-            pictures = batch if len(batch) else np.zeros((1,) + batch.shape[1:])  # TensorFlow 2 takes no empty batch
-            features = sess.run(layers, {input_image: pictures, keep_prob: 1.0})
+            fed = batch if len(batch) else np.zeros((1,) + batch.shape[1:])  # TensorFlow 2 takes no empty batch
+            features = sess.run(layers, {input_image: fed, keep_prob: 1.0})
             yield from distributed.gather([rows[:len(batch)] for rows in features])
 
 
