@@ -15,6 +15,7 @@ SAME_SIGNAL = 0.3  # seconds within which two are one: timeout(1) and job schedu
 RESOURCE_EXHAUSTED = 8  # TensorFlow's error code
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+OUTPUT_IS_GONE = (errno.EPIPE, errno.EIO)  # that of a pipe, and that of a terminal
 # Messages of errors with other codes
 GPU_OUT_OF_MEMORY = ('out of memory', 'Dst tensor is not initialized', 'Failed to get convolution algorithm',
                      'CUDNN_STATUS_ALLOC_FAILED', 'CUBLAS_STATUS_ALLOC_FAILED')
@@ -36,7 +37,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def in_one_line(out_of_memory_hint, debug=False):
-    """End every error that a user can cause in one line and exit status 2, and a stop in 128 + the signal.
+    """End every error that a user can cause in one line and exit status 2, and a stop with 128 + the signal's number.
 
     out_of_memory_hint: what to try if there is not enough memory.
     debug: show the stack trace before that line.
@@ -52,8 +53,7 @@ def in_one_line(out_of_memory_hint, debug=False):
         try:
             yield
         except KeyboardInterrupt as stopped:
-            sys.stderr.write('\n')  # below the bar that was interrupted
-            _print_last_line(' '.join(filter(None, ['stopped', str(stopped)])), debug)
+            _print_last_line(' '.join(filter(None, ['stopped', str(stopped)])), debug, below_bar=True)
             # At once: a bar that was interrupted while it was made would complain while Python ends.
             os._exit(128 + getattr(stopped, 'signum', signal.SIGINT))
         except Exception as error:
@@ -80,12 +80,15 @@ def _describe(error, out_of_memory_hint):
     return None
 
 
-def _print_last_line(line, debug):
-    if debug:
-        traceback.print_exc()
-    below_bar = '\n' * bool(launcher.RANK)  # that of the chief, on the same terminal
-    sys.stderr.write(below_bar + ' '.join(line.splitlines()) + '\n')
-    sys.stderr.flush()
+def _print_last_line(line, debug, below_bar=False):
+    """Print a line on stderr, if that is still there; below_bar: a bar was interrupted, and may still be shown."""
+    with contextlib.suppress(OSError):
+        if debug:
+            traceback.print_exc()
+        if below_bar or launcher.RANK:  # the bar of the chief, on the same terminal
+            sys.stderr.write('\n')
+        sys.stderr.write(' '.join(line.splitlines()) + '\n')
+        sys.stderr.flush()
 
 
 def is_out_of_memory(error):

@@ -64,7 +64,7 @@ class Duration(RunCase):
         return self.printed.getvalue()
 
     def test_a_long_training_is_announced_once_with_a_way_out(self):
-        expected = 'the training takes 1.0 hours. With --freeze-encoder it takes minutes'
+        expected = 'the training takes 1.0 hours. A new run with --recipe frozen takes minutes'
         self.assertEqual(self.first_steps(36.).count(expected), 1)
         self.assertEqual(self.first_steps(72., batch_size=4).count(expected), 1)  # epochs of one step
 

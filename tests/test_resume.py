@@ -17,6 +17,7 @@ import numpy as np
 from fcn8 import errors
 from fcn8.training.callback import Callback
 from fcn8.training.checkpoints import list_checkpoints
+from fcn8.training.run_folder import RunFolder
 from fcn8.training.validation import Validation
 from tests.support import ROOT, SHAPE, TrainedCase, full_disk, read
 
@@ -93,6 +94,13 @@ class Resume(TrainedCase):
         self.resume(self.run_folder)
         self.assert_equal_runs(self.run_folder, unbroken)
 
+    def test_a_stop_as_the_run_gets_its_folder(self):
+        stopped = self.stop_in(RunFolder, 'begin', 1, signal.SIGINT)
+        folder = 'runs/' + os.readlink('runs/latest')
+        self.assertEqual(str(stopped), f'before the first step; to go on: python main.py --resume {folder}')
+        self.resume(folder)
+        self.assert_equal_runs(folder, self.run_folder)
+
     def test_a_killed_process(self):
         """With SIGKILL, and after that with Ctrl-C, once or twice."""
         arguments = ['--epochs', '60', '--batch-size', '2', '--learning-rate', '0.01', '--validation', '0.25',
@@ -116,6 +124,23 @@ class Resume(TrainedCase):
         self.assertGreaterEqual(len(history), 2)
         for entry, expected in zip(history, unbroken):
             self.assertAlmostEqual(entry['cross_entropy'], expected['cross_entropy'], places=4)
+
+    def test_a_stop_whose_output_has_gone(self):
+        """Ctrl-C in a pipeline also ends what shows the bars, such as tee."""
+        arguments = ['--epochs', '2000', '--batch-size', '2', '--image-shape'] + list(map(str, SHAPE))
+        for stop, expected in ((True, 130), (False, 2)):
+            process = subprocess.Popen([sys.executable, os.path.join(ROOT, 'main.py')] + arguments,
+                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                       env=dict(os.environ, TQDM_DISABLE=''))
+            for line in process.stdout:
+                if b'Epoch 3/2000: cross' in line:
+                    break
+            if stop:
+                process.send_signal(signal.SIGINT)
+            process.stdout.close()
+            self.assertEqual(process.wait(60), expected)
+            saved = list_checkpoints('runs/latest/checkpoints')[-1]
+            self.assertNotIn('epoch-00000', saved)
 
     def test_a_full_disk(self):
         before = sorted(os.listdir(self.run_folder + '/checkpoints'))

@@ -145,13 +145,14 @@ class Validation(TrainedCase):
     def test_best_weights_of_an_epoch_that_is_repeated_are_replaced(self):
         """A killed run may have kept them after its last checkpoint; where dropout has no seed, they are others."""
         path = os.path.join(self.run_folder, 'checkpoints', 'best.npz')
-        with np.load(path) as arrays:
-            first = dict(arrays)
-        np.savez(path, **dict(first, epoch=3))
-        with self.scored(0.999):
-            self.assertEqual(self.main('--resume', self.run_folder, '--epochs', '3')[0], 0)
-        with np.load(path) as arrays:
-            self.assertTrue(any((arrays[name] != first[name]).any() for name in first if name != 'epoch'))
+        for epoch, score in (3, 0.999), (4, -1.):  # better than the epochs before, and worse
+            with np.load(path) as arrays:
+                kept = dict(arrays)
+            np.savez(path, **dict(kept, epoch=epoch))
+            with self.scored(score):
+                self.assertEqual(self.main('--resume', self.run_folder, '--epochs', str(epoch))[0], 0)
+            with np.load(path) as arrays:
+                self.assertTrue(any((arrays[name] != kept[name]).any() for name in kept if name != 'epoch'))
 
     def test_a_diverged_network_is_refused(self):
         status, errors = self.main('--validation', '0.25', '--batch-size', '10', '--learning-rate', '1e20', '--l2', '0',

@@ -84,9 +84,15 @@ class Callback:
         with errors.stop_between_steps(heeded=distributed.is_chief()) as self._stop_requested:
             try:
                 yield
+            except OSError as error:
+                if error.errno in errors.OUTPUT_IS_GONE:  # nothing is wrong with the training
+                    self._stop_if_requested()
+                    self._save()
+                raise
             finally:
                 if self._bar:  # or an error would follow it on its line
-                    self._bar.close()
+                    with contextlib.suppress(OSError):
+                        self._bar.close()
             self._save()
         self._use_best()
 
@@ -128,9 +134,9 @@ class Callback:
         self._clock = now
         self.pictures += pictures * distributed.size()
         self.loss_sum += float(loss) * pictures * distributed.size()
+        self._stop_if_requested()  # before the bar, since a Ctrl-C may also have ended what shows it, like tee
         self._bar.set_postfix_str(f'cross entropy {self.loss_sum / self.pictures:#.3g}', refresh=False)
         self._bar.update(self.pictures - self._bar.n)
-        self._stop_if_requested()
 
     def _stop_if_requested(self):
         stop = self._stop_requested()
@@ -190,8 +196,8 @@ class RecordingCallback(Callback):
         if state:
             self.history, self.pictures = state['history'], state['pictures']
             self.loss_sum, self.seconds = state['loss_sum'], state['seconds']
-            best = self._checkpoints.best_epoch
-            self._best_since = (best if best <= len(self.history) else 1) if best else len(self.history) + 1
+            # The weights may be lost, or those of an epoch that comes again, where a kill has lost its checkpoint.
+            self._best_since = min(self._checkpoints.best_epoch or math.inf, len(self.history) + 1)
             print('Resuming ' + self.describe_progress())
         self._events = self._run_folder.begin(self._sess.graph, self.history)
 
@@ -209,8 +215,8 @@ class RecordingCallback(Callback):
         seconds = (self._step_ends[1] - self._step_ends[0]) * self.batches.pictures / (
             pictures * distributed.size()) * (self.settings.epochs - len(self.history))
         if seconds > LONG_TRAINING and not self._run_folder.gpu and not self.settings.freeze_encoder:
-            progress.write(f'At the speed of its first steps the training takes {seconds / 3600:.1f} hours. With '
-                           '--freeze-encoder it takes minutes: only the decoder is trained')
+            progress.write(f'At the speed of its first steps the training takes {seconds / 3600:.1f} hours. A new run '
+                           'with --recipe frozen takes minutes: it trains the decoder alone')
 
     def _record(self, entry):
         entry['regularisation'] = float(self._sess.run(self._regularisation))

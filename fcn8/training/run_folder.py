@@ -46,8 +46,8 @@ class RunFolder:
     gpu: the name of the GPU, None without one.
 
     As a context it holds the lock of the folder. Entering it raises UserError if something is missing for the end of
-    the run, and if a run cannot be resumed: none there, in use, made with something else. An error or a stop inside the
-    context ends with the advice how to resume.
+    the run, and if a run cannot be resumed: none there, in use, made with something else. A stop inside the context
+    ends with the advice how to resume.
     """
 
     def __init__(self, settings, batches, precision):
@@ -95,9 +95,8 @@ class RunFolder:
             return
         command = distributed.resume_command(callback.folder)
         if isinstance(error, KeyboardInterrupt):
-            place = callback.describe_progress() + '; '
-            raise Stopped(getattr(error, 'signum', signal.SIGINT),
-                          (place if callback.history or callback.pictures else '') + 'to go on: ' + command)
+            place = callback.describe_progress() if callback.history or callback.pictures else 'before the first step'
+            raise Stopped(getattr(error, 'signum', signal.SIGINT), f'{place}; to go on: {command}')
         if is_out_of_memory(error) and callback.next_epoch > self.settings.epochs:  # a smaller batch would not help
             raise UserError(f'out of memory {callback.describe_progress()}; the last checkpoint is kept. Free some '
                             f'memory, then run {command}') from error
@@ -150,6 +149,7 @@ class RunFolder:
     def open_checkpoints(self):
         """The Checkpoints of the default graph; the folder is made for a new run."""
         if not self.path:
+            self._check_space()  # again: there may be features now
             self._make()
         checkpoints = os.path.join(self.path, 'checkpoints')
         os.makedirs(checkpoints, exist_ok=True)
@@ -160,6 +160,7 @@ class RunFolder:
         self.path = os.path.join(runs_dir, str(time.time()))
         os.mkdir(self.path)
         self._lock_folder()
+        self._write_settings()  # so it can be resumed from now on
         latest, link = os.path.join(runs_dir, 'latest'), os.path.join(self.path, 'latest')
         try:
             os.symlink(os.path.basename(self.path), link)
@@ -224,4 +225,4 @@ def provenance(settings, batches, precision):
     files = [path for pair in batches.pairs for path in pair]
     return {'TensorFlow': tf.__version__, 'precision': precision, 'classes': batches.classes.description,
             'VGG-16': digest(weights),
-            'set of training pictures (by names and bytes)': digest_of_files(files)}
+            'set of training pictures (by names and sizes)': digest_of_files(files)}
