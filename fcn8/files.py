@@ -1,5 +1,6 @@
 """Files that are whole or not there at all: written beside and renamed, in scratch folders, under locks."""
 import contextlib
+import errno
 import fcntl
 import glob
 import hashlib
@@ -106,6 +107,10 @@ def sync(path):
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network and shared folders cannot flush names.
+        if not os.path.isdir(path) or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 

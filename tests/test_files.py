@@ -1,4 +1,5 @@
 """Files that are whole or not there at all, scratch folders, locks, and what killed processes leave."""
+import errno
 import fcntl
 import glob
 import os
@@ -44,6 +45,17 @@ class WrittenWhole(Case):
         path = self.path('missing', 'file')
         os.rmdir(os.path.dirname(path))
         self.assertIn('file: cannot be written (No such file', self.assert_user_error(write_file))
+
+
+class Sync(Case):
+    def test_a_file_system_that_cannot_flush_names(self):
+        path = self.path('file')
+        write(path, b'')
+        with mock.patch.object(os, 'fsync', side_effect=OSError(errno.EINVAL, 'Invalid argument')):
+            files.sync(self.folder)
+            self.assertRaises(OSError, files.sync, path)
+        with mock.patch.object(os, 'fsync', side_effect=OSError(errno.EIO, 'Input/output error')):
+            self.assertRaises(OSError, files.sync, self.folder)
 
 
 class Locks(Case):
