@@ -57,7 +57,9 @@ def loss_scale():
 
 
 def cpu_has_bfloat16():
-    """Whether the CPU multiplies bfloat16 in hardware; False where the system does not say."""
+    """Whether TensorFlow multiplies bfloat16 on the CPU, in hardware; False where the system does not say."""
+    if os.environ.get('TF_ENABLE_ONEDNN_OPTS', '1').lower() in ('0', 'false'):
+        return False
     try:
         with open('/proc/cpuinfo') as file:
             return 'avx512_bf16' in file.read()

@@ -1,6 +1,7 @@
 """The precision that --amp gives on each device, and how it reaches the training."""
 from fcn8.tf1 import tf
 
+import builtins
 import contextlib
 import json
 import os
@@ -58,6 +59,13 @@ class Precision(Case):
             precision, printed = self.choose()
             self.assertEqual(precision, 'float32')
             self.assertIn('--amp has no effect: it needs a GPU with tensor cores', printed)
+
+    def test_a_cpu_whose_fast_kernels_are_switched_off(self):
+        """Other kernels leave bfloat16 out without a word."""
+        with mock.patch.object(builtins, 'open', mock.mock_open(read_data='flags: avx512_bf16')):
+            for value, expected in (('1', True), ('0', False), ('False', False)):
+                with mock.patch.dict(os.environ, TF_ENABLE_ONEDNN_OPTS=value):
+                    self.assertIs(device.cpu_has_bfloat16(), expected)
 
     def test_small_pictures_keep_float32_on_a_cpu(self):
         with machine(bfloat16=True):
