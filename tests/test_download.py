@@ -7,7 +7,10 @@ import io
 import os
 import re
 import shutil
+import socket
+import struct
 import threading
+import time
 import urllib.request
 import zipfile
 from unittest import mock
@@ -30,7 +33,8 @@ CONTENT = np.random.RandomState(0).bytes(5000)
 class Server(http.server.BaseHTTPRequestHandler):
     """Serves the bytes in `files` by path, with ranges; `cut` maps a path to the bytes after which each answer ends.
 
-    In place of bytes an error status may stand. `ranges` has the first byte of each answer.
+    As often as a path stands in `resets`, the connection is reset then. In place of bytes an error status may stand.
+    `ranges` has the first byte of each answer.
     """
 
     def do_GET(self):
@@ -48,6 +52,12 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.send_header('Content-Length', str(len(content) - start))
         self.end_headers()
         self.wfile.write(content[start:][:self.server.cut.get(self.path)])
+        if self.path in self.server.resets:
+            self.server.resets.remove(self.path)
+            self.wfile.flush()
+            time.sleep(0.1)  # so that what has been written arrives
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+            self.connection.close()
 
     def log_message(self, *args):
         pass
@@ -66,6 +76,7 @@ class Downloads(Case):
         super().setUp()
         server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Server)
         server.files, server.cut, server.ranges = {'/vgg': zip_of(VGG), '/kitti': zip_of(KITTI)}, {}, []
+        server.resets = []
         self.server = server
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         self.addCleanup(server.server_close)
@@ -160,6 +171,21 @@ class Downloads(Case):
         download.fetch_kitti_road(self.folder)  # the next start
         self.assert_fetched(KITTI)
         self.assertEqual(self.server.ranges[-1], 2997)
+
+    def test_a_download_whose_connection_is_reset_goes_on(self):
+        self.server.cut, self.server.resets = {'/kitti': 9000}, ['/kitti']
+        download.fetch_kitti_road(self.folder)
+        self.assert_fetched(KITTI)
+        self.assertEqual(self.server.ranges, [0, 0, 8999])  # what had not been written is lost
+        shutil.rmtree(self.path('data_road'))
+        self.server.cut, self.server.resets = {'/kitti': 1000}, ['/kitti'] * download.TRIES
+        self.assertRegex(self.assert_fails('the next start continues from there'), 'cut off .*reset by peer')
+
+    def test_a_link_to_an_empty_folder(self):
+        self.path('elsewhere', '')
+        os.symlink('elsewhere', self.path('data_road'))
+        self.assert_fails('data_road: leads to an empty folder. Fill it, or remove the link')
+        self.assertEqual(self.server.ranges, [])
 
     def test_part_files(self):
         write(self.path('data_road.zip.part'), self.server.files['/kitti'])  # complete

@@ -8,6 +8,8 @@ import hashlib
 import http.client
 import os
 import shutil
+import socket
+import ssl
 import urllib.error
 import urllib.request
 import zipfile
@@ -26,6 +28,7 @@ KITTI_URL = 'https://s3.eu-central-1.amazonaws.com/avg-kitti/data_road.zip'
 KERAS_MD5 = '64373286793e3c8b2b4e3219cbf3544b'  # as Keras publishes it
 TRIES = 3
 FAILURES = (OSError, http.client.HTTPException, zipfile.BadZipFile)
+CUT_OFF = (ConnectionError, socket.timeout, ssl.SSLError, http.client.IncompleteRead)
 UNPACKED_MB = 4096  # the most that an archive may unpack to: several times the size of VGG-16 and KITTI
 
 
@@ -96,11 +99,14 @@ def _is_missing(folder, parts):
     if not os.path.isdir(data_dir):
         raise UserError(f'{data_dir}: no such folder; create it, or name another with --data-dir')
     if not os.path.lexists(folder) or os.path.isdir(folder) and not os.listdir(folder):
+        if os.path.islink(folder) or os.path.ismount(folder):  # which cannot be replaced
+            raise UserError(f'{folder}: leads to an empty folder. Fill it, or remove the link or the mount, and the '
+                            f'next start downloads to {data_dir}')
         return True
     for part in parts:
         if not os.path.exists(os.path.join(folder, part)):
             raise UserError(f'{folder}: {part} is missing. Complete the folder, or move it away, and the next start '
-                            'downloads it again')
+                            'replaces it')
     return False
 
 
@@ -157,13 +163,17 @@ def _download(url, path):
     """Download `url` to `path` through path + '.part', which this and later calls continue where a server cuts off."""
     part = path + '.part'
     for remaining in reversed(range(TRIES)):
-        total = _download_part(url, part)
-        if total is None or os.path.getsize(part) == total:
-            os.replace(part, path)
-            return
-        message = f'cut off after {os.path.getsize(part):,} of {total:,} bytes'
-        if os.path.getsize(part) > total:
-            os.remove(part)
+        try:
+            total = _download_part(url, part)
+        except CUT_OFF as error:
+            message = f'cut off ({error})'
+        else:
+            if total is None or os.path.getsize(part) == total:
+                os.replace(part, path)
+                return
+            message = f'cut off after {os.path.getsize(part):,} of {total:,} bytes'
+            if os.path.getsize(part) > total:
+                os.remove(part)
         if not remaining:
             raise OSError(message + '; the next start continues from there')
 
