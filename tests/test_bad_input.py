@@ -85,7 +85,8 @@ class BadPictures(RunCase):
         for damage, expected in (
                 (lambda: os.remove(LABEL), 'um_000001.png: its label um_road_000001.png or um_000001.png is missing'),
                 (lambda: Image.new('RGB', (40, 50)).save(LABEL), 'um_road_000001.png: the label has 40x50 pixels'),
-                (grey_mask, r'um_road_000001.png: .* mask\. .* add --classes FILE: .*"grey": 0}, .*"grey": 255, .*}.$'),
+                (grey_mask, r'um_road_000001.png: .* mask\. .* train with --classes FILE: .*"grey": 0}, .*"grey": 255, '
+                            '.*}.$'),
                 (unknown_colour, r'um_road_000001.png: unknown colour \(0, 200, 7\) in row 20, column 30 '
                                  r'\(pixels of unknown colours: 2\)'),
                 (all_black, 'gt_image_2: the labels show fewer than two of the classes background .255, 0'),

@@ -86,6 +86,10 @@ class OwnLabels(OwnLabelCase):
             dict(name='c', grey=2)))
         self.assertRegex(self.assert_user_error(self.read, image, dict(name='a', grey=0), dict(name='b', grey=1)),
                          'also holds {"name": "grey 2", "grey": 2}$')
+        few = Image.fromarray(np.uint8([0, 7, 0])[VALUES])
+        few.putpalette(image.getpalette())
+        self.assertIn('the colours of its palette are classes, and its indices are, too.', self.assert_user_error(
+            self.read, few, *(dict(name=str(value), grey=value) for value in (0, 7, 128))))
         image.putpalette([0, 0, 0, 254, 254, 254, 255, 255, 255])
         self.assertIn('unknown colour (254, 254, 254)', self.assert_user_error(
             self.read, image, *(dict(name=str(value), grey=value) for value in (0, 1, 2, 255))))

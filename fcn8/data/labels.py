@@ -18,25 +18,31 @@ def read_label(path, image_shape=None, classes=KITTI_ROAD):
     image_shape: (height, width) to which it is resized, if any.
     classes: the Classes whose colours it has.
 
-    Raises UserError if it has another colour.
+    Raises UserError if it has another colour, and if both the colours and the indices of its palette may be meant.
     """
     with images.opened(path) as image:
         readings = _readings(path, image, classes)
-    for image, known in readings:
-        found = image.getcolors(len(known))  # None: there are more
-        if found and {colour for _, colour in found} <= set(known):
-            break
-    else:
+    possible = [image for image, known in readings if not _has_others(image, known)]
+    if not possible:
         raise _unknown_colours(path, readings, classes)
+    image = possible[0]
+    if possible[1:] and (np.asarray(image) != np.asarray(possible[1])).any():
+        raise UserError(f'{path}: the colours of its palette are classes, and its indices are, too. Save it as grey or '
+                        'RGB')
     if image_shape:
         image = image.resize(image_shape[::-1], Image.NEAREST)  # a blend of two colours would be a third
     return classes.one_hot(np.asarray(image))
 
 
+def _has_others(image, known):
+    found = image.getcolors(len(known))  # None: there are more
+    return found is None or not {colour for _, colour in found} <= set(known)
+
+
 def _readings(path, image, classes):
     """[(image in RGB, {colour: name} of the classes in it)]: what the pixels of a label may mean, the likeliest first.
 
-    Those of a palette are its colours, and if these are not all greys, or else its indices, as in Pascal VOC's labels.
+    Those of a palette are its colours or, where these are not all greys, its indices, as in Pascal VOC's labels.
     """
     if image.mode.startswith('I'):  # 16 bits: all above 255 would become 255, which is right for 65535 alone
         values = np.asarray(image)
@@ -75,7 +81,7 @@ def _advice(colours, unknown, classes):
     if without_file and is_grey and (values <= {0, 1} or values <= {0, 255} or len(values) > MANY):
         mask = [dict(name='background', grey=0),
                 dict(name='road', grey=1 if values <= {0, 1} else 255, colour=ROAD_PAINT)]
-        return f'This is a mask. Save the following as FILE and add --classes FILE: {json.dumps(mask)}'
+        return f'This is a mask. Save the following as FILE and train with --classes FILE: {json.dumps(mask)}'
     nearest = min(classes.colours, key=lambda known: _distance(known, unknown[0]))
     between = min(_distance(*pair) for pair in itertools.combinations(classes.colours, 2))
     nearly = 4 * _distance(nearest, unknown[0]) <= between and values != {0, 1} and not (without_file and is_grey)
@@ -89,7 +95,7 @@ def _advice(colours, unknown, classes):
     if without_file:
         known = ', '.join(f'{name} {colour}' for colour, name in classes.colours.items())
         return (f'Without --classes a label has the colours {known}. Correct it, or save the following, with names of '
-                f'your choice, as FILE and add --classes FILE: {entries}')
+                f'your choice, as FILE and train with --classes FILE: {entries}')
     return f'Correct it, or train with a --classes FILE that also holds {entries[1:-1]}'
 
 
