@@ -9,7 +9,7 @@ from fcn8 import launcher
 from fcn8.data import demo, scenes, vgg16
 from fcn8.files import LOCK
 from fcn8.settings import Settings
-from tests.support import ROOT, Case, read
+from tests.support import ROOT, Case, full_disk, read
 
 CLASSES = os.path.join(ROOT, 'docs', 'demo-classes.json')
 
@@ -81,6 +81,6 @@ class Demo(Case):
         self.assertFalse(os.path.exists(self.path('demo', LOCK)), 'a demo that is there may be on a read-only disk')
 
     def test_a_full_disk(self):
-        with mock.patch.object(scenes, 'write_scenes', side_effect=OSError(28, 'No space left on device')), \
-                self.assertRaisesRegex(OSError, 'No space left'):
-            self.prepare()
+        with full_disk(1000):
+            self.assertRegex(self.assert_user_error(self.prepare), 'cannot be written .File too large')
+        self.assertEqual(os.listdir(self.path('demo', '')), [LOCK])

@@ -8,11 +8,11 @@ its (x, z); then the things on it are drawn from far to near.
 import os
 from collections import namedtuple
 
-import imageio.v2 as imageio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from fcn8 import progress
+from fcn8.data import images
 from fcn8.data.classes import BACKGROUND, IGNORED, ROAD
 from fcn8.files import scratch_folder
 
@@ -56,6 +56,8 @@ def write_scenes(folder, seed, training, testing, classes=False):
     seed: int in [0, 2**32). A scene depends on seed, split, category and number only, not on how many are drawn.
     training, testing: numbers of scenes, spread evenly over the categories.
     classes: whether the labels are those of docs/demo-classes.json, instead of road and background.
+
+    Raises UserError if they cannot be written.
     """
     folder = os.path.abspath(folder)
     parent, name = os.path.split(folder)
@@ -77,7 +79,7 @@ def write_scene(folder, category, number, random, classes):
     picture, surfaces = draw_scene(category, SIZES[random.randint(len(SIZES))], random)
     label = (CLASS_COLOURS if classes else LABEL_COLOURS)[surfaces]
     for name, pixels in (('image_2/{}_{:06d}.png', picture), ('gt_image_2/{}_road_{:06d}.png', label)):
-        imageio.imwrite(os.path.join(folder, name.format(category, number)), pixels, compress_level=1)
+        images.write_picture(os.path.join(folder, name.format(category, number)), pixels)
 
 
 def draw_scene(category, size, random):
