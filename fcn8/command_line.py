@@ -95,7 +95,8 @@ def parse(arguments=None, check_files=False):
     for mode, others in MODES.items():
         if mode in names:
             for name in sorted(names - others - {mode, 'debug'}):
-                parser.error(f'--{mode} cannot be combined with {option_name(name)}: all settings are those of the run')
+                reason = ': all settings are those of the run' * (name in Settings.__dataclass_fields__)
+                parser.error(f'--{mode} cannot be combined with {option_name(name)}{reason}')
     if max(launcher.SIZE, given.get('processes', 1)) > 1 and {'predict', 'evaluate'} & names:
         parser.error('--predict and --evaluate work with a single process only: leave out --processes, horovodrun and '
                      'TF_CONFIG')
@@ -142,6 +143,8 @@ def _folder_of_run(path):
     path = os.path.normpath(path)
     if os.path.islink(path):
         path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+    if os.path.basename(path) in ('', '.', '..'):  # neither tells the name of the run, nor where the others are
+        path = os.path.abspath(path)
     try:
         return settings.FOLDER.check(path)
     except ValueError as error:

@@ -51,12 +51,19 @@ class Parse(CommandLineCase):
                 ('--demo --recipe tuned', Settings(**dict(tuned, batch_size=1)))):
             self.assertEqual(command_line.parse(arguments.split()).settings, expected)
 
+    def test_a_run_that_is_the_working_folder(self):
+        """Its name, and those beside it, are found."""
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.path('runs', '1.5', ''))
+        for path in ('.', './', 'model/..'):
+            self.assertEqual(command_line.parse(['--predict', 'x', '--model', path]).model, os.getcwd())
+
     def test_arguments_that_make_no_sense(self):
         for arguments, expected in (
                 ('--epochs many', "argument --epochs: 'many' is not a whole number from 1"),
                 ('--epochs 1.5', "argument --epochs: '1.5' is not a whole number from 1"),
                 ('--epochs ' + '9' * 5000, "9' is not a whole number from 1"),
-                ('--l2 1e-3x', "argument --l2: '1e-3x' is not a float32 number from 0"),
+                ('--l2 1e-3x', "argument --l2: '1e-3x' is not a non-negative float32 number"),
                 ('--epochs', 'argument --epochs: expected'),
                 ('--image-shape 64', 'argument --image-shape: expected 2 arguments'),
                 ('--image-shape 64 97', "argument --image-shape: '97' is not a positive multiple of 32"),
