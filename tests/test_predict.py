@@ -3,6 +3,7 @@ from fcn8.tf1 import tf
 
 import base64
 import glob
+import logging
 import os
 import re
 import subprocess
@@ -137,6 +138,23 @@ class Predictions(Case):
             self.assertEqual(len(os.listdir(self.path('run', 'masks', 'drive'))), 11)
             mask = self.written('masks', 'drive', '000010.png')
             self.assertEqual((mask.shape, mask[middle, 10], mask[middle, -10]), (size, 255, 0))
+
+    def test_a_video_filmed_upright_whose_name_has_a_colon(self):
+        video = self.write_video('lying.mp4')
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        # Of the two ffmpegs, each knows one of the ways.
+        turned = ['-i', video, '-metadata:s:v', 'rotate=90'] if tf.__version__.startswith('1.') else [
+            '-display_rotation', '90', '-i', video]
+        subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), '-loglevel', 'error', *turned, '-c', 'copy', './10:12.mp4'],
+                       check=True)
+        handler = mock.Mock(level=logging.WARNING)
+        logging.getLogger('imageio_ffmpeg').addHandler(handler)
+        self.addCleanup(logging.getLogger('imageio_ffmpeg').removeHandler, handler)
+        self.predict('10:12.mp4')
+        handler.handle.assert_not_called()  # that it turns the frames
+        with imageio.get_reader(self.path('run', 'predicted', '10:12.mp4'), format='FFMPEG') as reader:
+            self.assertEqual(reader.get_meta_data()['size'], (40, 64))
 
     def test_frames_at_uneven_intervals_are_not_repeated(self):
         even = self.write_video('even.mkv')

@@ -1,4 +1,4 @@
-"""Overlays of pictures and videos, with a trained model: `python main.py --predict PATH --model RUN`."""
+"""Overlays and masks of pictures and videos, with a trained model: `python main.py --predict PATH --model RUN`."""
 import contextlib
 import logging
 import os
@@ -10,11 +10,11 @@ import imageio_ffmpeg
 from fcn8 import progress
 from fcn8.data import images, kitti
 from fcn8.errors import UserError, cannot_write, reason
-from fcn8.files import scratch_folder, stem
+from fcn8.files import check_writable, scratch_folder, stem
 from fcn8.results import pages, saved_model
 
 # It warns of videos that were filmed upright, which it turns.
-logging.getLogger('imageio.plugins.ffmpeg').setLevel(logging.ERROR)
+logging.getLogger('imageio_ffmpeg').setLevel(logging.ERROR)
 
 
 def predict(path, run, save_masks=False):
@@ -34,6 +34,8 @@ def predict(path, run, save_masks=False):
     if not (is_folder or os.path.isfile(path)):
         raise UserError(f'{path}: no such picture, folder or video')
     images.refuse_other_formats([path])
+    if os.path.isdir(run):  # otherwise saved_model.load() says so
+        check_writable(run)
     name = os.path.basename(os.path.abspath(path))
     with saved_model.load(run) as model, scratch_folder(run) as scratch:
         overlays, masks = os.path.join(scratch, 'predicted'), os.path.join(scratch, 'masks') if save_masks else None
@@ -103,9 +105,11 @@ def _predict_video(model, path, overlay, masks):
     for folder in filter(None, (os.path.dirname(overlay), masks)):
         os.makedirs(folder)
     with _reading(path):
-        # Of a playlist, ffmpeg would fetch what it names; frames that come at uneven intervals it would repeat.
-        reader = imageio.get_reader(path, format='FFMPEG', input_params=['-protocol_whitelist', 'file'],
-                                    output_params=['-vsync', 'passthrough'])
+        # With its folder: ffmpeg takes what is before a colon for a protocol. Of a playlist it would fetch what that
+        # names; frames that come at uneven intervals it would repeat.
+        reader = imageio.get_reader(
+            os.path.abspath(path), format='FFMPEG', input_params=['-protocol_whitelist', 'file'],
+            output_params=['-vsync', 'passthrough'])
     with reader:
         meta, count = reader.get_meta_data(), 0
 
@@ -139,7 +143,7 @@ def _predict_video(model, path, overlay, masks):
 def _count_frames(path, meta):
     """The number of a video's frames, and how many there are in a second."""
     with _reading(path):
-        count, seconds = imageio_ffmpeg.count_frames_and_secs(path)
+        count, seconds = imageio_ffmpeg.count_frames_and_secs(os.path.abspath(path))
     # For frames at uneven intervals, the rate in the header can be anything.
     uneven = abs(count - seconds * meta['fps']) > 0.1 * count and seconds > 0
     return count, count / seconds if uneven else meta['fps']
