@@ -21,7 +21,7 @@ from fcn8.data.classes import KITTI_ROAD
 from fcn8.results import metrics, saved_model
 from fcn8.results.segmenter import Segmenter
 from fcn8.training import variables
-from tests.support import FIXTURES, SHAPE, Case, cut, run_signature
+from tests.support import FIXTURES, SHAPE, Case, cut, run_signature, write
 
 RUNS = sorted(glob.glob(os.path.join(FIXTURES, 'TensorFlow-*')))
 
@@ -156,7 +156,10 @@ class Load(Case):
             with saved_model.load(run):
                 pass
 
-        self.assertIn(f'{self.folder}: no folder `model`', self.assert_user_error(load, self.folder))
+        self.assertIn('not the folder of a run: it holds no folder `model`',
+                      self.assert_user_error(load, self.folder))
+        write(self.path('stopped', 'settings.json'), b'{}')
+        self.assertIn('the run has not ended', self.assert_user_error(load, self.path('stopped')))
         shutil.copytree(RUNS[0], self.path('run'))
         cut(self.path('run', 'model', 'saved_model.pb'))
         self.assertIn('not the model of a run, or damaged', self.assert_user_error(load, self.path('run')))

@@ -27,11 +27,12 @@ def evaluate(folder, run):
     counts = collections.Counter()
     with saved_model.load(run) as model:
         check_writable(run)  # now, rather than after the work
+        path_of_result = _path_of_result(run, os.path.abspath(folder))
         scores = collections.defaultdict(lambda: metrics.scores_of(model.classes))
         true = images.in_order(lambda pair: labels.read_label(pair[1], classes=model.classes), pairs)
-        segmented = progress.bar(model.segment([path for path, _ in pairs], images.read_picture), desc='Evaluate',
-                                 total=len(pairs), unit='picture')
-        for (path, _), label, (_, prediction) in zip(pairs, true, segmented):
+        segmented = model.segment([path for path, _ in pairs], images.read_picture)
+        for (path, _), label, (_, prediction) in progress.bar(
+                zip(pairs, true, segmented), desc='Evaluate', total=len(pairs), unit='picture'):
             scores[kitti.category(path)].add(prediction, label)
             counts[kitti.category(path)] += 1
     total = sum(scores.values(), metrics.scores_of(model.classes))
@@ -42,10 +43,9 @@ def evaluate(folder, run):
     result = dict(folder=os.path.abspath(folder), categories=categories,
                   all=dict(pictures=len(pairs), **total.summary()))
     print(metrics.format_table(list(categories.items()) + [('all', result['all'])]))
-    path = _path_of_result(run, result['folder'])
-    with written_whole(path) as file:
+    with written_whole(path_of_result) as file:
         file.write(json.dumps(result, indent=2).encode())
-    print(f'Scores as JSON: {path}')
+    print(f'Scores as JSON: {path_of_result}')
     return result
 
 

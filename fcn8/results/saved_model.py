@@ -141,8 +141,10 @@ def load(run):
     path = os.path.join(run, 'model')
     if not os.path.isdir(path):
         raise UserError(f'{run}: ' + (
-            'no folder `model` in it: a run writes that when it ends. Name another run, or finish this one with '
-            '--resume' if os.path.isdir(run) else 'no such folder. Name the folder of a run'))
+            'the run has not ended, and has no folder `model`. Name another run, or finish this one with --resume'
+            if os.path.exists(os.path.join(run, 'settings.json')) else
+            'not the folder of a run: it holds no folder `model`' if os.path.isdir(run) else
+            'no such folder. Name the folder of a run'))
     its_classes = os.path.join(path, 'classes.json')
     classes = read_classes(its_classes if os.path.exists(its_classes) else None)
     config = tf.ConfigProto()
