@@ -118,7 +118,8 @@ class Before(Runs):
         self.add('first', ended=1)
         self.add('second', ended=2, epochs=8)
         self.add('other pictures', ended=3, pictures='q')
-        self.add('other classes', ended=4, scores=metrics.ClassScores(['sky', 'road'], 1).summary(), pictures='q')
+        self.change(self.add('other scores', ended=4, scores=metrics.ClassScores(['sky', 'road'], 1).summary()),
+                    pictures=dict(test='p', training='q'))
         this = self.add('this', ended=5, augment=True)
         self.add('later', ended=6)
         before = self.before(this)

@@ -19,7 +19,7 @@ TEMPLATES = jinja2.Environment(
 
 def _number(value, sign=''):
     """A score or a cross entropy as text: a long training ends at less than four decimals show."""
-    return '-' if value is None else format(value, sign + ('.4f' if abs(value) >= 0.001 else '.3g'))
+    return '-' if value is None else format(value, sign + ('.3g' if 0 < abs(value) < 0.001 else '.4f'))
 
 
 TEMPLATES.filters['number'] = _number

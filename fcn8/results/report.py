@@ -1,4 +1,5 @@
 """The scores of a run and its page, index.html: scores, curves, settings and pictures in one file without links."""
+import json
 import os
 
 import numpy as np
@@ -6,7 +7,7 @@ from PIL import Image
 
 from fcn8.data import kitti, labels
 from fcn8.data.classes import PAINT_ALPHA
-from fcn8.files import digest_of_files
+from fcn8.files import digest, digest_of_files
 from fcn8.results import metrics, pages, run_list
 from fcn8.results.charts import charts
 
@@ -71,9 +72,10 @@ class Report:
         Raises UserError if they cannot be written.
         """
         scores = self._summaries()
+        classes = json.dumps(self.classes.description).encode()  # the same pictures with others are not the same
         run_list.write_scores(self.folder, cross_entropy, scores, {
-            part: digest_of_files(sorted(paths)) for part, paths in dict(self._scored, training=trained_on).items()
-        }, self._thumbnail)
+            part: digest(classes, digest_of_files(sorted(paths)).encode())
+            for part, paths in dict(self._scored, training=trained_on).items()}, self._thumbnail)
         run = run_list.read(self.folder)
         before = run_list.before(run)
         return pages.write(

@@ -17,7 +17,7 @@ class Run(NamedTuple):
     ended: seconds since 1970; of a run without scores, when it last began.
     settings: {name: value}; those that an older version has not saved have their defaults.
     scores: {part: {title: float or None}}; the parts are training, and if there were labels validation and test.
-    pictures: {part: digest of the pictures and labels}.
+    pictures: {part: digest of the pictures, labels and classes}.
     thumbnail: address of a picture that is part of the page, or None.
     """
 
