@@ -5,6 +5,7 @@
 """
 import argparse
 import json
+import os
 
 import matplotlib
 matplotlib.use('Agg')  # writes files and needs no screen
@@ -16,6 +17,14 @@ def read_cross_entropies(path):
     with open(path, encoding='utf-8') as file:
         entries = [json.loads(line) for line in file]
     return [entry['epoch'] for entry in entries], [entry['cross_entropy'] for entry in entries]
+
+
+def label_and_history(text):
+    """For argparse: (label, path of the history.jsonl)."""
+    label, _, path = text.rpartition('=')
+    if not label or not os.path.isfile(path):
+        raise argparse.ArgumentTypeError(f'{text} is not LABEL=HISTORY with a file that is there')
+    return label, path
 
 
 def draw(path, runs):
@@ -35,6 +44,7 @@ def draw(path, runs):
 if __name__ == '__main__':
     PARSER = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     PARSER.add_argument('picture', help='the file to write, .png or .svg')
-    PARSER.add_argument('runs', nargs='+', metavar='LABEL=HISTORY', help='a label and a history.jsonl')
+    PARSER.add_argument('runs', nargs='+', metavar='LABEL=HISTORY', type=label_and_history,
+                        help='a label and a history.jsonl')
     ARGUMENTS = PARSER.parse_args()
-    draw(ARGUMENTS.picture, [run.rsplit('=', 1) for run in ARGUMENTS.runs])
+    draw(ARGUMENTS.picture, ARGUMENTS.runs)

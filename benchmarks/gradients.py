@@ -20,6 +20,7 @@ import numpy as np
 
 import main
 from bench import NUM_CLASSES, Job, make_batches, make_features, network, print_row, quietly
+from fcn8 import errors
 from fcn8.settings import COUNT_OR_ZERO, Settings
 from fcn8.training import variables
 from fcn8.training.callback import Callback
@@ -28,7 +29,7 @@ SCALES = 15, 18, 20  # powers of two: the first is the one with which TensorFlow
 
 
 def train_decoder(job, epochs):
-    """{name: value} of the decoder's variables after so many epochs on features."""
+    """{name: value} of the decoder's variables after some epochs on features."""
     with tempfile.TemporaryDirectory() as folder:
         _, get_batches_fn = make_features(job, folder)
         settings = Settings(epochs=epochs, image_shape=get_batches_fn.image_shape)
@@ -74,4 +75,5 @@ def gradients():
 
 
 if __name__ == '__main__':
-    gradients()
+    with errors.in_one_line('a device with more memory'):
+        gradients()

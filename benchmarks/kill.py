@@ -85,7 +85,7 @@ def kill(process, folder, delay, while_saving, rank=None):
 
 
 def kill_and_compare(demo, longest, expected, options):
-    """Runs that are killed and resumed until there were so many kills and the last run has come to its end.
+    """Runs that are killed and resumed until there were enough kills and the last run has come to its end.
 
     Returns (number of runs, Counter of what the kills hit, largest difference of a cross entropy from the expected).
     """
@@ -124,6 +124,8 @@ def main():
     parser.add_argument('--freeze-encoder', action='store_true')
     parser.add_argument('--processes', type=int, default=1, metavar='N')
     options = parser.parse_args()
+    if options.kills < 1 or options.processes < 1:
+        parser.error('--kills and --processes must be at least 1')
 
     with tempfile.TemporaryDirectory() as folder:
         demo = ['--demo', '--data-dir', folder] + ['--freeze-encoder'] * options.freeze_encoder

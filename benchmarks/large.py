@@ -44,7 +44,7 @@ def draw(folder):
 
 
 def link(source, target, count):
-    """A folder in KITTI's layout with so many links to the pictures of another one, and to their labels."""
+    """A folder in KITTI's layout with `count` links to the pictures of another one, and to their labels."""
     for part, name in (('image_2', 'uu_{:06d}.png'), ('gt_image_2', 'uu_road_{:06d}.png')):
         os.makedirs(os.path.join(target, part))
         for number in range(count):

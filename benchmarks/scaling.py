@@ -4,6 +4,7 @@
     python benchmarks/scaling.py --processes 2          measures here, and computes
     python benchmarks/scaling.py                        computes the tables of docs/many_gpus.md
 """
+import argparse
 import os
 import sys
 
@@ -11,8 +12,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 
 from fcn8 import launcher, processes
 
-if __name__ == '__main__' and launcher.SIZE == 1 and sys.argv[1:2] == ['--processes']:
-    processes.run(int(sys.argv[2]))  # before TensorFlow is loaded, which takes a GPU
+if __name__ == '__main__':
+    PARSER = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    PARSER.add_argument('--processes', type=int, default=1, metavar='N', help='measure with N processes here, too')
+    NUMBER = PARSER.parse_args().processes
+    if launcher.SIZE == 1 and NUMBER > 1:
+        processes.run(NUMBER)  # before TensorFlow is loaded, which takes a GPU
 
 from fcn8.tf1 import tf
 
@@ -38,7 +43,7 @@ ADAM = 7 * 4 * FLOATS['everything']  # bytes that it reads (gradients, weights, 
 
 
 def step_seconds(rate, memory):
-    """Computed: for each picture as much as three passes forward, at so many operations a second, and Adam."""
+    """Computed: for each picture as much as three passes forward, at `rate` operations a second, and Adam."""
     return 3 * BATCH * FORWARD / rate + ADAM / memory
 
 

@@ -139,7 +139,10 @@ def parse_arguments():
     parser.add_argument('--epsilon', type=float, default=argparse.SUPPRESS)
     parser.add_argument('--clip-norm', type=float, default=main.CLIP_NORM)
     parser.add_argument('--layers', action='store_true')
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.epochs <= SETTLED:
+        parser.error(f'jumps are counted after epoch {SETTLED}: ask for more --epochs')
+    return arguments
 
 
 if __name__ == '__main__':

@@ -20,6 +20,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from fcn8 import command_line
 
 if __name__ == '__main__':
+    if not sys.argv[1:] or sys.argv[1].startswith('-'):
+        sys.exit(__doc__)
     OPTIONS = command_line.begin(sys.argv[2:])  # before TensorFlow is loaded, which takes a GPU
 
 from fcn8.tf1 import tf
@@ -81,7 +83,7 @@ def bilinear_kernel(shape, dtype=tf.float32, partition_info=None):
 VARIANTS = {'no-skips': no_skips, 'one-skip': one_skip, 'scaled': scaled, 'bilinear': bilinear}
 
 if __name__ == '__main__':
-    if len(sys.argv) < 2 or sys.argv[1] not in VARIANTS:
-        sys.exit('usage: variants.py {} [options of main.py]'.format('|'.join(VARIANTS)))
+    if sys.argv[1] not in VARIANTS:
+        sys.exit(__doc__)
     main.layers = VARIANTS[sys.argv[1]]
     command_line.execute(OPTIONS, main.run)
