@@ -17,7 +17,9 @@ GRACE = 20  # seconds for the others to end by themselves, with a line that says
 
 
 def run(number):
-    """Carry out this program's command line in so many processes, and end when they have, with their exit status.
+    """Carry out this program's command line in several processes, and end when they have, with their exit status.
+
+    number: of the processes.
 
     In TensorFlow 1.15 horovodrun does that.
     """

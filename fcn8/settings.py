@@ -57,9 +57,9 @@ COUNT_OR_ZERO = Kind(int, lambda value: 0 <= value < 2 ** 31, 'a whole number fr
 SEED = Kind(int, lambda value: 0 <= value < 2 ** 32, 'a whole number from 0 to 4294967295', 'N')
 SIDE = Kind(int, lambda value: 0 < value < 2 ** 15 and value % 32 == 0, 'a positive multiple of 32', ('H', 'W'))
 POSITIVE = Kind(float, lambda value: FLOAT32_MIN <= value <= FLOAT32_MAX, 'a positive float32 number', 'X')
-NOT_NEGATIVE = Kind(float, lambda value: 0 <= value <= FLOAT32_MAX, 'a float32 number from 0', 'X')
+NOT_NEGATIVE = Kind(float, lambda value: 0 <= value <= FLOAT32_MAX, 'a non-negative float32 number', 'X')
 PROBABILITY = Kind(float, lambda value: FLOAT32_MIN <= value <= 1, 'a number above 0, up to 1', 'X')
-SHARE = Kind(float, lambda value: 0 <= value < 1, 'a number from 0 to below 1', 'X')
+SHARE = Kind(float, lambda value: 0 <= value < 1, 'a number of at least 0 and below 1', 'X')
 RECIPE = Kind(str, lambda value: value in RECIPES, 'one of ' + ', '.join(RECIPES), 'NAME')
 FLAG = Kind(bool, lambda value: True, 'true or false', None)
 
@@ -112,8 +112,8 @@ class Settings:
     augment: bool = _option('data', FLAG, False, 'random mirroring, shifts, lighting and shadows, new in each epoch')
     cache_mb: int = _option('data', COUNT_OR_ZERO, 1024, 'memory, in MiB, for pictures that have been read; the others '
                                                          'are read again in each epoch; plus up to nine batches')
-    seed: int = _option('training', SEED, 0, "fixes the order of the pictures, their augmentation, the decoder's first "
-                                             'weights and the scenes of the demo')
+    seed: int = _option('training', SEED, 0, 'fixes the order of the pictures, which of them are for validation, their '
+                                             "augmentation, the decoder's first weights and the scenes of the demo")
     decay: bool = _option('training', FLAG, False, 'warm-up and decay: the learning rate rises from 0 in the first '
                                                    'quarter of the training, and then falls to 0')
     freeze_encoder: bool = _option(
@@ -202,8 +202,8 @@ def resumed(folder, given):
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     if given.get('epochs', settings.epochs) < settings.epochs:
-        raise UserError(f'--epochs {given["epochs"]}: the run already has {settings.epochs} epochs. Ask for at '
-                        'least as many')
+        raise UserError(f'--epochs {given["epochs"]}: the run was started with {settings.epochs}. Ask for at least '
+                        'as many')
     return dataclasses.replace(settings, **given)
 
 

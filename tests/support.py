@@ -205,7 +205,7 @@ def run_signature(model, pictures):
 
 @contextlib.contextmanager
 def full_disk(size):
-    """No file can become larger than so many bytes: for a writer that is like a full disk."""
+    """No file can become larger than `size` bytes: for a writer that is like a full disk."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
     try:
@@ -237,6 +237,6 @@ def png(*chunks):
 
 
 def png_header(width, height):
-    """A PNG that says it has so many pixels and holds none."""
+    """A PNG that claims this size and holds no pixels."""
     return png((b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)), (b'IDAT', zlib.compress(b'')),
                (b'IEND', b''))

@@ -56,7 +56,7 @@ def train_and_keep_weights(settings):
 
 
 def gather_ranks(number):
-    """Print what the chief of so many processes gets that gather their ranks."""
+    """Print what the chief gets when all processes gather their ranks."""
     children = []
     for environment in processes._environments(number):
         children.append(os.fork())  # importing TensorFlow so often would take half a minute
@@ -229,7 +229,7 @@ class Together(RunCase):
         self.assertEqual(len(self.history(folder)), 26)
 
     def resume(self, number, folder, *options, stop=None):
-        """Resume with so many processes; the one of rank `stop` is asked to stop, which only the chief heeds."""
+        """Resume with this number of processes; the one of rank `stop` is asked to stop, which only the chief heeds."""
         program, output = self.start(number, PROGRAM, '--resume', folder, *options), ''
         for line in program.stdout:
             output += line

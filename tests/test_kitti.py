@@ -172,7 +172,7 @@ class Shares(Case):
             return kitti.Batches(self.data_folder, SHAPE, seed=3, **settings)
 
     def epochs(self, rank, size, batch_size, skipped=0):
-        """The batches of two epochs, after so many pictures of the first; a picture is given by its first bytes."""
+        """The batches of two epochs, after some pictures of the first; a picture is given by its first bytes."""
         batches = self.batches(rank, size)
         batches.skip(0, skipped)
         with as_process(rank, size):

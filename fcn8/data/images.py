@@ -76,7 +76,7 @@ def check_pictures(paths):
 
 
 def sample(count):
-    """The indices of the pictures, of so many, that are read before the first step: evenly spread, first to last."""
+    """The indices of those of `count` pictures that are read before the first step: evenly spread, first to last."""
     return np.unique(np.linspace(0, count - 1, min(count, CHECKED)).astype(int)).tolist()
 
 

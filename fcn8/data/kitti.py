@@ -85,10 +85,10 @@ def read_batches(paths, image_shape, share=(0, 1)):
 class Batches:
     """The function get_batches_fn of a folder in KITTI's layout, and all that is known about that folder.
 
-    helper.gen_batch_function() describes its batches and its arguments, but classes, which is a data.classes.Classes.
+    helper.gen_batch_function() describes its batches and its arguments, except classes, a data.classes.Classes.
 
-    If several processes train together, each gets its own equal share of one order. So up to one picture less than
-    there are processes may be left out of an epoch, others in each.
+    If several processes train together, each gets its own equal share of one order. What cannot be shared equally,
+    fewer pictures than there are processes, is left out of an epoch, different ones each time.
 
     pairs: the (picture, label) paths of the folder.
     pictures: number of pictures of an epoch, in all processes.
@@ -126,7 +126,7 @@ class Batches:
         return self._in_order(make, order, batch_size)
 
     def skip(self, epochs, pictures):
-        """Leave out so many epochs, and so many pictures of the one after them."""
+        """Leave out the given number of epochs, and of pictures of the epoch after them."""
         for _ in range(epochs):
             self._random.permutation(self._training)
         self._epoch, self._skipped = self._epoch + epochs, pictures

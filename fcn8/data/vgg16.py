@@ -61,7 +61,7 @@ def check_names(path):
 
 def _not_vgg(path, problem):
     return UserError(f'{path}: not the VGG-16 model, or damaged: {problem}. Move the folder away, and the next start '
-                     'downloads it again')
+                     'replaces it')
 
 
 def write_slim(path, seed, width=1 / 8):

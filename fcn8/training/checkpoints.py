@@ -80,7 +80,7 @@ class Checkpoints:
         return None
 
     def save(self, sess, state):
-        """Write a checkpoint, unless the last one has this state; the two last ones are kept.
+        """Write a checkpoint, unless the last one has this state; the last two are kept.
 
         state: a dict for JSON; its `history` and `pictures` name the checkpoint.
 

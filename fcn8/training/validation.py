@@ -25,7 +25,7 @@ class Validation:
         self._shown = {paths[index] for index in np.linspace(0, len(paths) - 1, min(SHOWN, len(paths))).astype(int)}
 
     def is_due(self, history, epochs):
-        """Whether to score after the epoch that follows those of a history, of so many in all."""
+        """Whether to score after the epoch that follows those of a history, in a training of `epochs` epochs."""
         epoch, scored = len(history) + 1, [entry for entry in history if 'validation' in entry]
         return epoch == epochs or not scored or epoch >= scored[-1]['epoch'] + scored[-1].get('validation_interval', 1)
 

@@ -26,7 +26,7 @@ def freeze():
 
 
 def fast_forward_dropout(sess, image_shape, pictures):
-    """Draw the random numbers of the dropout for so many pictures, so that the next are those of an unbroken run.
+    """Draw the random numbers of the dropout for a number of pictures, so that the next are those of an unbroken run.
 
     TensorFlow can neither save nor restore how many numbers an op has drawn. Without a seed it makes no difference.
     """
