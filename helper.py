@@ -45,7 +45,7 @@ def gen_batch_function(data_folder, image_shape, seed=None, cache_mb=Settings.ca
     Returns get_batches_fn, a data.kitti.Batches: get_batches_fn(batch_size) is an iterator over one epoch in a new
     order: (images, labels), images uint8 [n, height, width, 3], labels bool [n, height, width, classes], one-hot, as
     published (background, road). An all-False pixel is ignored: a loss has to mask it, as main.optimize() does, since
-    TensorFlow's own softmax cross entropy diverges on it. The last batch is as short as it comes.
+    TensorFlow's own softmax cross entropy diverges on it. The last batch may be shorter.
 
     Raises UserError if pictures or labels are missing, unreadable, of different sizes or of unknown colours, and if the
     labels have fewer than two classes.

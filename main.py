@@ -79,9 +79,10 @@ class ClippedAdam(tf.train.AdamOptimizer):
     """Adam that clips the global norm of the gradients to CLIP_NORM.
 
     At a constant rate the loss can jump once the gradients have become small: Adam's second moment, with a memory of a
-    thousand steps, does not follow the large gradients of a hard batch, and the step becomes many times as long as
-    usual, most of all in the first layer (Bai et al. 2025, https://arxiv.org/abs/2506.04805). Clipped, a batch weighs
-    no more than those of the first epochs (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063, section 3.2).
+    thousand steps, does not follow the large gradients of a hard batch (on such a lag: Bai et al. 2025,
+    https://arxiv.org/abs/2506.04805), and the step becomes many times as long as usual, most of all in the first layer.
+    Clipped (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063, section 3.2), the gradient of a hard batch is no
+    longer than those of the first epochs, nearly all of which are clipped.
 
     EPSILON, larger than usual, shortens the steps of weights whose gradients are tiny, such as those of fc6: the first
     ones, which would spoil what VGG-16 has learned, and those of the last epochs (Choi et al. 2019,

@@ -62,7 +62,7 @@ def test_layers(layers):
 
 @in_new_graph
 def test_optimize(optimize):
-    """optimize gives flat logits, a scalar loss and a training op that lowers it; no label breaks it."""
+    """optimize gives flat logits, a scalar loss and a training op that lowers it and takes any labels."""
     shape = [2, 3, 4, 2]
     last_layer = tf.Variable(tf.zeros(shape))
     correct_label = tf.placeholder(tf.float32, [None, None, None, 2])

@@ -10,7 +10,7 @@ no-skips  the scores of layer 7 alone, upsampled 32 times in one step: the paper
 one-skip  those of layers 7 and 4, upsampled 16 times: FCN-16s
 scaled    layers 3 and 4 times 0.0001 and 0.01, as in the authors' FCN-8s that is trained in one step
           (https://github.com/shelhamer/fcn.berkeleyvision.org, voc-fcn8s-atonce)
-bilinear  the transposed convolutions start as bilinear interpolation of each class by itself (section 3.3 of the paper)
+bilinear  the transposed convolutions start as bilinear interpolation of each class by itself (section 4.3 of the paper)
 """
 import os
 import sys

@@ -47,7 +47,7 @@ class Collectives:
         try:
             self._gather(np.array([launcher.RANK]), timeout_seconds=CONNECTION_LIMIT)
         except tf.errors.DeadlineExceededError as error:
-            raise UserError('all addresses of TF_CONFIG answer, but not all do so for this training within '
+            raise UserError('all addresses of TF_CONFIG answer, but not all have joined this training within '
                             f'{CONNECTION_LIMIT} seconds: check whether another program uses one of the ports, and '
                             'the firewall') from error
 

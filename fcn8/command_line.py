@@ -32,8 +32,9 @@ def _make_parser():
              'network, without authentication (default: 1)')
     groups['data'].add_argument(
         '--demo', action='store_true',
-        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no network, no GPU; defaults to '
-             '--epochs {epochs} --batch-size {batch_size}, unless the recipe says otherwise'.format(**DEMO_SETTINGS))
+        help='train on scenes drawn on the spot, with a slim VGG-16: needs no data, no internet connection and no GPU; '
+             'defaults to --epochs {epochs} --batch-size {batch_size}, unless the recipe says otherwise'.format(
+                 **DEMO_SETTINGS))
     for field in dataclasses.fields(Settings):
         kind, text = field.metadata['kind'], field.metadata['help']
         if kind is settings.FLAG:

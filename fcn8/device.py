@@ -84,10 +84,11 @@ def gpu_advice(gpu):
         return f'One of {GPUS} GPUs is used: --processes {GPUS} uses all' * (GPUS > launcher.SIZE) or None
     if not GPUS:
         return None
-    return 'An NVIDIA driver is installed, but TensorFlow finds no GPU: ' + (
-        "install CUDA 10.0 and cuDNN 7, or start in NVIDIA's container: docker run --gpus all -it "
+    return 'An NVIDIA driver is installed, but TensorFlow finds no GPU. ' + (
+        "Install CUDA 10.0 and cuDNN 7, or start in NVIDIA's container: docker run --gpus all -it "
         'nvcr.io/nvidia/tensorflow:23.03-tf1-py3' if tf.__version__.startswith('1.') else
-        'python -m pip install -r requirements-gpu.txt') + ' (TF_CPP_MIN_LOG_LEVEL=0 shows what it looks for)'
+        'Install CUDA and cuDNN with: python -m pip install -r requirements-gpu.txt'
+    ) + ' (TF_CPP_MIN_LOG_LEVEL=0 shows what it looks for)'
 
 
 def uses_tf32(gpu):

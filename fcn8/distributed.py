@@ -114,7 +114,7 @@ def together():
         yield
         return
     if _engine and launcher.WORKERS:  # of which all but the chief have been waiting for its end
-        raise UserError('several processes train once in a program: start it again for the next training')
+        raise UserError('with several processes a program can train only once: start it again')
     _engine = Collectives(_describe_lost_process) if launcher.WORKERS else _Horovod()
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(sys.stdout if is_chief() else nowhere):
         warning = '. Their ports are open to the network, without authentication: use a firewall'

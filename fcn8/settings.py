@@ -1,4 +1,4 @@
-"""Every option of a training, once: the command line, settings.json and the table in the guide come from Settings."""
+"""Every option of a training, once: the command line and settings.json come from Settings."""
 import dataclasses
 import json
 import os
@@ -110,15 +110,17 @@ class Settings:
         'data', SHARE, 0., 'share of the training pictures, of each category, that is held out and scored; the best '
                            'epoch is then the one with the highest IoU')
     augment: bool = _option('data', FLAG, False, 'random mirroring, shifts, lighting and shadows, new in each epoch')
-    cache_mb: int = _option('data', COUNT_OR_ZERO, 1024, 'memory, in MiB, for pictures that have been read; the others '
-                                                         'are read again in each epoch; plus up to nine batches')
+    cache_mb: int = _option('data', COUNT_OR_ZERO, 1024, 'memory, in MiB, for pictures that have been read, beside '
+                                                         'up to nine batches; other pictures are read again in each '
+                                                         'epoch')
     seed: int = _option('training', SEED, 0, 'fixes the order of the pictures, which of them are for validation, their '
-                                             "augmentation, the decoder's first weights and the scenes of the demo")
+                                             "augmentation, the decoder's first weights, and the scenes and the VGG-16 "
+                                             'of the demo')
     decay: bool = _option('training', FLAG, False, 'warm-up and decay: the learning rate rises from 0 in the first '
                                                    'quarter of the training, and then falls to 0')
     freeze_encoder: bool = _option(
         'training', FLAG, False, 'train the decoder alone, on features of VGG-16 that are computed once and kept in '
-                                 'the data folder: minutes on a CPU')
+                                 'the data folder; takes minutes on a CPU')
     decoder_first: int = _option('training', COUNT_OR_ZERO, 0, 'train the decoder alone for N epochs, as '
                                                                '--freeze-encoder does, and then everything')
     amp: bool = _option('training', FLAG, False, 'mixed precision: float16 on GPUs with tensor cores, bfloat16 on CPUs '
@@ -126,8 +128,8 @@ class Settings:
     runs_dir: str = _option('results', FOLDER, 'runs', 'folder that gets a subfolder for each run', saved=False)
     resume: Optional[str] = _option(
         'results', FOLDER._replace(metavar='RUN'), None,
-        'continue a run, a folder in runs/, where it was stopped, with its own settings; --epochs may ask for more, '
-        '--data-dir and --classes say where its data and its classes are now', saved=False)
+        'continue a run (its folder in runs/) from where it was stopped, with its own settings; --epochs may ask for '
+        'more, --data-dir and --classes say where its data and its classes are now', saved=False)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -107,7 +107,7 @@ class CheckpointsOfOneVariable(Case):
         self.save(1, 2)
         for name, shape in (('y', [1000]), ('x', [999])):
             message = self.assert_user_error(self.restore, name, shape)
-            self.assertIn(f'{SECOND}: of another network', message)
+            self.assertIn(f'{SECOND}: belongs to another network', message)
         self.assertEqual(self.names(), [SECOND])
 
     def test_saving_takes_a_twentieth_of_the_time(self):

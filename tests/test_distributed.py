@@ -110,7 +110,7 @@ class Start(Case):
     def test_a_second_training_in_a_program(self):
         with mock.patch.multiple(launcher, SIZE=2, WORKERS=[('one', 1), ('other', 1)]), \
                 mock.patch.object(distributed, '_engine', mock.Mock()):
-            self.assertIn('train once in a program', self.assert_user_error(main.run, Settings()))
+            self.assertIn('a program can train only once', self.assert_user_error(main.run, Settings()))
 
     def test_processes_that_have_found_different_things(self):
         found = {'TensorFlow': '1.15.0', 'precision': 'float32'}

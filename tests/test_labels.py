@@ -88,7 +88,7 @@ class OwnLabels(OwnLabelCase):
                          'also holds {"name": "grey 2", "grey": 2}$')
         few = Image.fromarray(np.uint8([0, 7, 0])[VALUES])
         few.putpalette(image.getpalette())
-        self.assertIn('the colours of its palette are classes, and its indices are, too.', self.assert_user_error(
+        self.assertIn('the colours and the indices of its palette are both known classes', self.assert_user_error(
             self.read, few, *(dict(name=str(value), grey=value) for value in (0, 7, 128))))
         image.putpalette([0, 0, 0, 254, 254, 254, 255, 255, 255])
         self.assertIn('unknown colour (254, 254, 254)', self.assert_user_error(

@@ -149,8 +149,8 @@ def read_classes(path):
 def _read_class(path, number, entry):
     if (not isinstance(entry, dict) or not {'name'} < set(entry) <= {'name', 'colour', 'grey', 'counts'} or
             not {'colour', 'grey'} & set(entry)):
-        raise _invalid(path, f'class {number} is not an object with "name", "colour" or "grey" and, to be ignored, '
-                             '"counts": false')
+        raise _invalid(path, f'class {number} is not an object with "name", with "colour", "grey" or both, and, if '
+                             'its pixels are to be ignored, "counts": false')
     entry = dict(entry, counts=entry.get('counts', True))
     name, colour, grey = entry['name'], entry.get('colour', [0, 0, 0]), entry.get('grey', 0)
     if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():

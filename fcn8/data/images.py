@@ -102,7 +102,9 @@ def opened(path):
         # No other formats: for some, Pillow starts other programs. A JPEG with more than one frame opens as MPO.
         with Image.open(path, formats=('PNG', 'JPEG')) as image:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                raise ValueError('{}x{} pixels: it could be a decompression bomb'.format(*image.size))
+                raise UserError('{}: {}x{} pixels, so many that it could be a decompression bomb: at most {:,} are '
+                                'allowed. Make it smaller, or remove it'.format(
+                                    path, *image.size, Image.MAX_IMAGE_PIXELS))
             if min(image.size) < MIN_SIDE:
                 raise UserError('{}: {}x{} pixels are too few: at least {} are needed in width and height. Enlarge or '
                                 'remove it'.format(path, *image.size, MIN_SIDE))

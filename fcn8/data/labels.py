@@ -27,8 +27,8 @@ def read_label(path, image_shape=None, classes=KITTI_ROAD):
         raise _unknown_colours(path, readings, classes)
     image = possible[0]
     if possible[1:] and (np.asarray(image) != np.asarray(possible[1])).any():
-        raise UserError(f'{path}: the colours of its palette are classes, and its indices are, too. Save it as grey or '
-                        'RGB')
+        raise UserError(f'{path}: the colours and the indices of its palette are both known classes, but not the same '
+                        'ones. Save it as grey or RGB')
     if image_shape:
         image = image.resize(image_shape[::-1], Image.NEAREST)  # a blend of two colours would be a third
     return classes.one_hot(np.asarray(image))

@@ -68,8 +68,8 @@ class Checkpoints:
                 damaged.append(path)
                 continue
             except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError) as error:
-                raise UserError(f'{path}: of another network ({reason(error)}). Go on with the code that made it, or '
-                                'start a new run') from error
+                raise UserError(f'{path}: belongs to another network ({reason(error)}). Go on with the code that made '
+                                'it, or start a new run') from error
             self._remove(damaged)
             self._last = os.path.basename(path)
             if state['history']:
@@ -118,7 +118,8 @@ class Checkpoints:
         weights = sess.run(self._trained)
         for name, array in weights.items():
             if not np.isfinite(array).all():
-                raise UserError(f'the weights {name} became nan in epoch {epoch}: try a lower --learning-rate')
+                raise UserError(f'the weights {name} are no longer finite in epoch {epoch}: try a lower '
+                                '--learning-rate')
         self.best_epoch, self._best_weights, self._best_is_saved = epoch, weights, False
 
     def use_best(self, sess):
