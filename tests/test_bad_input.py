@@ -116,7 +116,7 @@ class BadPictures(RunCase):
                 (lambda path: write(path, b'no picture'), 'cannot be read as a picture'),
                 (lambda path: write(path, b''), 'cannot be read as a picture'),
                 (first_half, 'cannot be read as a picture'),
-                (lambda path: write(path, png_header(60000, 60000)), '11000x11000 pixels, .* Make it smaller'),
+                (lambda path: write(path, png_header(60000, 60000)), 'cannot be read as a picture .*pixels'),
                 (lambda path: write(path, png_header(11000, 11000)), '11000x11000 pixels, .* Make it smaller'),
                 (lambda path: Image.new('RGB', (1, 1)).save(path), '1x1 pixels are too few'),
                 (short_chunk, 'cannot be read as a picture'),
