@@ -33,7 +33,7 @@ class Collectives:
             raise UserError(f'TF_CONFIG needs TensorFlow 2, and this is {tf.__version__}: use horovodrun, as '
                             'docs/many_gpus.md says')
         host, port = launcher.WORKERS[launcher.RANK]
-        os.environ['no_grpc_proxy'] = ','.join(name for name, _ in launcher.WORKERS)  # or a proxy is asked for them
+        os.environ['no_grpc_proxy'] = ','.join(name.strip('[]') for name, _ in launcher.WORKERS)  # or a proxy is asked
         try:
             self._server = tf.train.Server({'worker': ['{}:{}'.format(*worker) for worker in launcher.WORKERS]},
                                            job_name='worker', task_index=launcher.RANK, config=self._configure())
@@ -44,12 +44,14 @@ class Collectives:
         workers = dict(enumerate(launcher.WORKERS))
         chief = {0: workers.pop(0)}  # watches all, and ends if one does: all others watch the chief alone
         self._stop_watching = lifeline.watch(chief if launcher.RANK else workers, self._end)
+        # From outside: where the chief's port is that of another program, no op begins that could have a time limit.
+        limit = threading.Timer(CONNECTION_LIMIT, self._give_up)
+        limit.daemon = True
+        limit.start()
         try:
-            self._gather(np.array([launcher.RANK]), timeout_seconds=CONNECTION_LIMIT)
-        except tf.errors.DeadlineExceededError as error:
-            raise UserError('all addresses of TF_CONFIG answer, but not all have joined this training within '
-                            f'{CONNECTION_LIMIT} seconds: check whether another program uses one of the ports, and '
-                            'the firewall') from error
+            self._gather(np.array([launcher.RANK]))
+        finally:
+            limit.cancel()
 
     def _configure(self, config=None):
         config = config or tf.ConfigProto()
@@ -58,6 +60,12 @@ class Collectives:
         config.isolate_session_state = True  # or a new session finds the variables of the ones before
         config.device_filters.append(f'/job:worker/task:{launcher.RANK}')  # or each session waits for all processes
         return config
+
+    def _give_up(self):
+        os.write(2, ('\nerror: all addresses of TF_CONFIG answer, but not all have joined this training within '
+                     f'{CONNECTION_LIMIT} seconds: check whether another program uses one of the ports, and the '
+                     'firewall\n').encode())
+        os._exit(2)
 
     def _end(self, lost):
         # At once, and in the lifeline's thread: the main thread may be waiting for the lost process.
@@ -92,11 +100,11 @@ class Collectives:
         by_rank = dict(pickle.loads(row.tobytes()) for row in rows.reshape(launcher.SIZE, -1))
         return [by_rank[rank] for rank in range(launcher.SIZE)]  # TensorFlow sorts by name: task 10 before task 2
 
-    def _gather(self, array, **options):
+    def _gather(self, array):
         with tf.Graph().as_default(), tf.device('/cpu:0'), self.session() as sess:
             values = tf.placeholder(array.dtype, array.shape)
             return sess.run(self._collective(tf.raw_ops.CollectiveGather, ON_CPU, input=values,
-                                             shape=[launcher.SIZE * len(array)], **options), {values: array})
+                                             shape=[launcher.SIZE * len(array)]), {values: array})
 
     def _collective(self, op, group_key, **arguments):
         return op(group_size=launcher.SIZE, group_key=group_key, instance_key=next(self._keys), **arguments)

@@ -159,9 +159,10 @@ def _stop_signals(handler):
         first = None
         for byte in iter(lambda: os.read(reader, 1), b''):
             if byte[0] in STOP_SIGNALS:
-                first = first or time.time()
+                now = time.time()
+                first = first or now
                 _stop_received.set()
-                if time.time() - first > SAME_SIGNAL:
+                if now - first > SAME_SIGNAL:
                     os.write(2, b'\nstopped at once: what was not saved is lost\n')
                     os._exit(128 + byte[0])
 

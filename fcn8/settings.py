@@ -204,8 +204,7 @@ def resumed(folder, given):
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     if given.get('epochs', settings.epochs) < settings.epochs:
-        raise UserError(f'--epochs {given["epochs"]}: the run was started with {settings.epochs}. Ask for at least '
-                        'as many')
+        raise UserError(f'--epochs {given["epochs"]}: the run has {settings.epochs}. Ask for at least as many')
     return dataclasses.replace(settings, **given)
 
 

@@ -275,9 +275,10 @@ class Together(RunCase):
         free.close()
         code = 'import main, tests.test_distributed as t; t.collectives.CONNECTION_LIMIT = 1; ' \
                't.command_line.execute(t.command_line.parse(), main.run)'
-        for index, expected in ((1, fr'error: cannot listen on {workers[1]} \(.*Is the port taken'),
-                                (0, 'error: all addresses of TF_CONFIG answer, but ')):
-            config = json.dumps({'cluster': {'worker': workers}, 'task': {'type': 'worker', 'index': index}})
+        joined = 'error: all addresses of TF_CONFIG answer, but not all have joined'
+        for order, index, expected in ((1, 1, fr'error: cannot listen on {workers[1]} \(.*Is the port taken'),
+                                       (1, 0, joined), (-1, 1, joined)):  # the other one as worker, and as the chief
+            config = json.dumps({'cluster': {'worker': workers[::order]}, 'task': {'type': 'worker', 'index': index}})
             done = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   text=True, timeout=120, env=dict(os.environ, PYTHONPATH=ROOT, TF_CONFIG=config))
             self.assertEqual(done.returncode, 2)

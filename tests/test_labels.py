@@ -86,6 +86,8 @@ class OwnLabels(OwnLabelCase):
             dict(name='c', grey=2)))
         self.assertRegex(self.assert_user_error(self.read, image, dict(name='a', grey=0), dict(name='b', grey=1)),
                          'also holds {"name": "grey 2", "grey": 2}$')
+        self.assertEqual(self.read(image, *(dict(name=name, grey=grey, colour=list(classes.voc_colour(grey)))
+                                            for grey, name in enumerate('abc'))), ['a', 'b', 'c'])
         few = Image.fromarray(np.uint8([0, 7, 0])[VALUES])
         few.putpalette(image.getpalette())
         self.assertIn('the colours and the indices of its palette are both known classes', self.assert_user_error(

@@ -97,7 +97,7 @@ class Resume(TrainedCase):
     def test_a_stop_as_the_run_gets_its_folder(self):
         stopped = self.stop_in(RunFolder, 'begin', 1, signal.SIGINT)
         folder = 'runs/' + os.readlink('runs/latest')
-        self.assertEqual(str(stopped), f'before the first step; to go on: python main.py --resume {folder}')
+        self.assertEqual(str(stopped), f'while preparing; to go on: python main.py --resume {folder}')
         self.resume(folder)
         self.assert_equal_runs(folder, self.run_folder)
 

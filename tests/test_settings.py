@@ -120,7 +120,7 @@ class Resumed(Case):
         self.assertEqual(self.resumed(), expected)
         self.assertEqual(self.resumed(epochs=9, data_dir='elsewhere'),
                          dataclasses.replace(expected, epochs=9, data_dir='elsewhere'))
-        self.refused('--epochs 6: the run was started with 7', epochs=6)
+        self.refused('--epochs 6: the run has 7. Ask for', epochs=6)
 
     def test_a_setting_that_an_older_version_has_not_saved_has_its_default(self):
         self.save(leave_out=['decay', 'l2', 'classes'])

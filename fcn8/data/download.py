@@ -28,7 +28,7 @@ KITTI_URL = 'https://s3.eu-central-1.amazonaws.com/avg-kitti/data_road.zip'
 KERAS_MD5 = '64373286793e3c8b2b4e3219cbf3544b'  # as Keras publishes it
 TRIES = 3
 FAILURES = (OSError, http.client.HTTPException, zipfile.BadZipFile)
-CUT_OFF = (ConnectionError, socket.timeout, ssl.SSLError, http.client.IncompleteRead)
+CUT_OFF = (ConnectionResetError, ConnectionAbortedError, socket.timeout, ssl.SSLError, http.client.IncompleteRead)
 UNPACKED_MB = 4096  # the most that an archive may unpack to: several times the size of VGG-16 and KITTI
 
 

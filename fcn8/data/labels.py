@@ -26,7 +26,7 @@ def read_label(path, image_shape=None, classes=KITTI_ROAD):
     if not possible:
         raise _unknown_colours(path, readings, classes)
     image = possible[0]
-    if possible[1:] and (np.asarray(image) != np.asarray(possible[1])).any():
+    if possible[1:] and (classes.one_hot(np.asarray(image)) != classes.one_hot(np.asarray(possible[1]))).any():
         raise UserError(f'{path}: the colours and the indices of its palette are both known classes, but not the same '
                         'ones. Save it as grey or RGB')
     if image_shape:

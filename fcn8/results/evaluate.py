@@ -26,8 +26,9 @@ def evaluate(folder, run):
     pairs = kitti.pair_with_labels(folder)
     counts = collections.Counter()
     with saved_model.load(run) as model:
-        check_writable(run)  # now, rather than after the work
-        path_of_result = _path_of_result(run, os.path.abspath(folder))
+        # Now, rather than after the work: the name may be too long.
+        check_writable(run)
+        _path_of_result(run, os.path.abspath(folder))
         scores = collections.defaultdict(lambda: metrics.scores_of(model.classes))
         true = images.in_order(lambda pair: labels.read_label(pair[1], classes=model.classes), pairs)
         segmented = model.segment([path for path, _ in pairs], images.read_picture)
@@ -43,9 +44,10 @@ def evaluate(folder, run):
     result = dict(folder=os.path.abspath(folder), categories=categories,
                   all=dict(pictures=len(pairs), **total.summary()))
     print(metrics.format_table(list(categories.items()) + [('all', result['all'])]))
-    with written_whole(path_of_result) as file:
+    path = _path_of_result(run, result['folder'])
+    with written_whole(path) as file:
         file.write(json.dumps(result, indent=2).encode())
-    print(f'Scores as JSON: {path_of_result}')
+    print(f'Scores as JSON: {path}')
     return result
 
 

@@ -72,10 +72,12 @@ class Report:
         Raises UserError if they cannot be written.
         """
         scores = self._summaries()
-        classes = json.dumps(self.classes.description).encode()  # the same pictures with others are not the same
-        run_list.write_scores(self.folder, cross_entropy, scores, {
-            part: digest(classes, digest_of_files(sorted(paths)).encode())
-            for part, paths in dict(self._scored, training=trained_on).items()}, self._thumbnail)
+        pictures = {part: digest_of_files(sorted(paths))
+                    for part, paths in dict(self._scored, training=trained_on).items()}
+        if not self.classes.is_road:  # with other classes, the same pictures are not the same
+            classes = json.dumps(self.classes.description, sort_keys=True).encode()
+            pictures = {part: digest(classes, text.encode()) for part, text in pictures.items()}
+        run_list.write_scores(self.folder, cross_entropy, scores, pictures, self._thumbnail)
         run = run_list.read(self.folder)
         before = run_list.before(run)
         return pages.write(

@@ -47,7 +47,7 @@ class RunFolder:
 
     As a context it holds the lock of the folder. Entering it raises UserError if something is missing for the end of
     the run, and if a run cannot be resumed: none there, in use, made with something else. A stop inside the context
-    ends with the advice how to resume.
+    ends with the advice how to resume, and so does a lack of memory after the last epoch.
     """
 
     def __init__(self, settings, batches, precision):
@@ -95,7 +95,7 @@ class RunFolder:
             return
         command = distributed.resume_command(callback.folder)
         if isinstance(error, KeyboardInterrupt):
-            place = callback.describe_progress() if callback.history or callback.pictures else 'before the first step'
+            place = callback.describe_progress() if callback.history or callback.pictures else 'while preparing'
             raise Stopped(getattr(error, 'signum', signal.SIGINT), f'{place}; to go on: {command}')
         if is_out_of_memory(error) and callback.next_epoch > self.settings.epochs:  # a smaller batch would not help
             raise UserError(f'out of memory {callback.describe_progress()}; the last checkpoint is kept. Free some '
@@ -225,4 +225,4 @@ def provenance(settings, batches, precision):
     files = [path for pair in batches.pairs for path in pair]
     return {'TensorFlow': tf.__version__, 'precision': precision, 'classes': batches.classes.description,
             'VGG-16': digest(weights),
-            'set of training pictures (by names and sizes)': digest_of_files(files)}
+            'set of training pictures (by names and bytes)': digest_of_files(files)}
