@@ -109,6 +109,7 @@ class GpuKernels(Case):
             workers = [free.getsockname(), ('127.0.0.1', 1)]
         with mock.patch.multiple(launcher, SIZE=2, WORKERS=workers), \
                 mock.patch.multiple(lifeline, wait_for=mock.DEFAULT, watch=mock.DEFAULT), \
+                mock.patch.object(Collectives, '_gather'), \
                 mock.patch.object(distributed, '_engine', Collectives(None)), distributed.session() as sess:
             _, (_, train_op, loss) = build_fcn(sess, vgg_path, loss_scaling=True)
         nodes = rewritten([train_op, loss.op], 'float16')
