@@ -95,9 +95,11 @@ class Resume(TrainedCase):
         self.assert_equal_runs(self.run_folder, unbroken)
 
     def test_a_stop_as_the_run_gets_its_folder(self):
-        stopped = self.stop_in(RunFolder, 'begin', 1, signal.SIGINT)
+        with mock.patch.object(RunFolder, 'begin', side_effect=KeyboardInterrupt), \
+                self.assertRaises(errors.Stopped) as stopped:
+            self.new_run(epochs=2, validation=0.25)
         folder = 'runs/' + os.readlink('runs/latest')
-        self.assertEqual(str(stopped), f'while preparing; to go on: python main.py --resume {folder}')
+        self.assertEqual(str(stopped.exception), f'while preparing; to go on: python main.py --resume {folder}')
         self.resume(folder)
         self.assert_equal_runs(folder, self.run_folder)
 
