@@ -96,7 +96,7 @@ def parse(arguments=None, check_files=False):
     for mode, others in MODES.items():
         if mode in names:
             for name in sorted(names - others - {mode, 'debug'}):
-                reason = ': all settings are those of the run' * (name in Settings.__dataclass_fields__)
+                reason = ': all settings are those of the run' * hasattr(Settings, name)
                 parser.error(f'--{mode} cannot be combined with {option_name(name)}{reason}')
     if max(launcher.SIZE, given.get('processes', 1)) > 1 and {'predict', 'evaluate'} & names:
         parser.error('--predict and --evaluate work with a single process only: leave out --processes, horovodrun and '

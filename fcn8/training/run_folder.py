@@ -172,7 +172,8 @@ class RunFolder:
 
     def begin(self, graph, history):
         """Write what is known before the first step; returns the Events of this start."""
-        self._write_settings()
+        if self.settings.resume:  # a new run has them already
+            self._write_settings()
         self.write_history(history)
         self.report = Report(self.path, self.batches.classes, self._label_of)
         print(f'Settings, history and checkpoints: {self.path}')
