@@ -154,3 +154,9 @@ class Documentation(unittest.TestCase):
         self.assertTrue(quoted)
         for lines in quoted:
             self.assertIn(lines, texts['main.py'])
+
+    def test_each_row_of_a_table_is_a_line(self):
+        for path in [os.path.join(ROOT, 'README.md')] + sorted(glob.glob(os.path.join(ROOT, 'docs', '*.md'))):
+            with open(path, encoding='utf-8') as file:
+                rows = [line.rstrip() for line in file if line.startswith('|')]
+            self.assertEqual([row for row in rows if not row.endswith('|')], [], path)
