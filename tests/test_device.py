@@ -18,7 +18,7 @@ from tests.support import Case, RunCase
 
 @contextlib.contextmanager
 def machine(*capabilities, bfloat16=False, listed=0):
-    """A machine with GPUs of these compute capabilities, and a CPU with or without bfloat16.
+    """A machine with GPUs of these compute capabilities, and a CPU that is faster in bfloat16 or is not.
 
     listed: GPUs that are listed but cannot be opened.
     """
@@ -28,7 +28,7 @@ def machine(*capabilities, bfloat16=False, listed=0):
         devices.append(mock.Mock(device_type='GPU', physical_device_desc=description))
     with mock.patch.object(tf.config.experimental, 'list_physical_devices', return_value=devices[1:] or [1] * listed), \
             mock.patch.object(device_lib, 'list_local_devices', return_value=devices), \
-            mock.patch.object(device, 'cpu_has_bfloat16', return_value=bfloat16):
+            mock.patch.object(device, 'cpu_is_faster_in_bfloat16', return_value=bfloat16):
         yield
 
 
@@ -60,12 +60,23 @@ class Precision(Case):
             self.assertEqual(precision, 'float32')
             self.assertIn('--amp has no effect: it needs a GPU with tensor cores', printed)
 
+    def test_cpus_that_are_faster_in_bfloat16(self):
+        """Intel's need AMX, which virtual machines may hide."""
+        for cpu, expected in (('AuthenticAMD avx512f avx512_bf16', True), ('AuthenticAMD avx512f', False),
+                              ('GenuineIntel avx512_bf16 amx_tile amx_bf16', True),
+                              ('GenuineIntel avx512_bf16 avx512_fp16', False), ('', False)):
+            with self.subTest(cpu), mock.patch.object(builtins, 'open', mock.mock_open(read_data=cpu)), \
+                    mock.patch.dict(os.environ, TF_ENABLE_ONEDNN_OPTS='1'):
+                self.assertIs(device.cpu_is_faster_in_bfloat16(), expected)
+        with mock.patch.object(builtins, 'open', side_effect=FileNotFoundError):
+            self.assertIs(device.cpu_is_faster_in_bfloat16(), False)
+
     def test_a_cpu_whose_fast_kernels_are_switched_off(self):
         """Other kernels leave bfloat16 out without a word."""
-        with mock.patch.object(builtins, 'open', mock.mock_open(read_data='flags: avx512_bf16')):
+        with mock.patch.object(builtins, 'open', mock.mock_open(read_data='AuthenticAMD avx512_bf16')):
             for value, expected in (('1', True), ('0', False), ('False', False)):
                 with mock.patch.dict(os.environ, TF_ENABLE_ONEDNN_OPTS=value):
-                    self.assertIs(device.cpu_has_bfloat16(), expected)
+                    self.assertIs(device.cpu_is_faster_in_bfloat16(), expected)
 
     def test_small_pictures_keep_float32_on_a_cpu(self):
         with machine(bfloat16=True):
