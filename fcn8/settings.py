@@ -124,7 +124,7 @@ class Settings:
     decoder_first: int = _option('training', COUNT_OR_ZERO, 0, 'train the decoder alone for N epochs, as '
                                                                '--freeze-encoder does, and then everything')
     amp: bool = _option('training', FLAG, False, 'mixed precision: float16 on GPUs with tensor cores, bfloat16 on CPUs '
-                                                 'that have it')
+                                                 'that are faster in it')
     runs_dir: str = _option('results', FOLDER, 'runs', 'folder that gets a subfolder for each run', saved=False)
     resume: Optional[str] = _option(
         'results', FOLDER._replace(metavar='RUN'), None,
