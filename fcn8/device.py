@@ -23,8 +23,8 @@ def choose_precision(amp, image_shape):
     if gpu and compute_capability(gpu) >= (7, 0):
         return 'float16'
     if gpu or not cpu_is_faster_in_bfloat16() or tf.__version__.startswith('1.'):
-        reason = ("it needs a GPU with tensor cores, or TensorFlow 2 and a CPU that is faster in bfloat16: with AMX, or "
-                  "AMD's with AVX512_BF16")
+        reason = ('it needs a GPU with tensor cores, or TensorFlow 2 on an Intel CPU with AMX or an AMD CPU with '
+                  'AVX512_BF16')
     elif launcher.SIZE > 1:  # in sessions of TensorFlow's servers bfloat16 has no kernels
         reason = 'on a CPU it works with a single process only'
     elif min(image_shape) < MIN_SIZE_FOR_BFLOAT16:
@@ -60,8 +60,8 @@ def loss_scale():
 def cpu_is_faster_in_bfloat16():
     """Whether TensorFlow trains faster in bfloat16 than in float32 on the CPU; False where the system does not say.
 
-    Intel's CPUs have the instructions of AVX512_BF16 as well, but in virtual machines that hide AMX they took 1.6 times
-    as long as those for float32: docs/performance.md.
+    Intel's CPUs have AVX512_BF16, too, but in a virtual machine that hides AMX a training step took 1.6 times as long
+    with it as in float32: docs/performance.md.
     """
     if os.environ.get('TF_ENABLE_ONEDNN_OPTS', '1').lower() in ('0', 'false'):
         return False
