@@ -13,7 +13,7 @@ MIN_SIZE_FOR_BFLOAT16 = 128
 
 
 def choose_precision(amp, image_shape):
-    """'float32', or with amp the mixed precision that the device has: 'float16' or 'bfloat16'.
+    """'float32', or with amp the mixed precision that is faster on the device: 'float16' or 'bfloat16'.
 
     image_shape: (height, width) of the network's input in pixels.
     """
@@ -60,17 +60,22 @@ def loss_scale():
 def cpu_is_faster_in_bfloat16():
     """Whether TensorFlow trains faster in bfloat16 than in float32 on the CPU; False where the system does not say.
 
-    Intel's CPUs have AVX512_BF16, too, but in a virtual machine that hides AMX a training step took 1.6 times as long
-    with it as in float32: docs/performance.md.
+    Intel's may have AVX512_BF16 and no AMX, as in virtual machines that hide it: on one of them a training step took 1.6
+    times as long in bfloat16 as in float32 (docs/performance.md).
     """
     if os.environ.get('TF_ENABLE_ONEDNN_OPTS', '1').lower() in ('0', 'false'):
         return False
+    cpu = cpu_info()
+    return 'amx_bf16' in cpu or 'avx512_bf16' in cpu and 'AuthenticAMD' in cpu
+
+
+def cpu_info():
+    """What Linux says of the CPU, as text; empty on other systems."""
     try:
         with open('/proc/cpuinfo') as file:
-            cpu = file.read()
+            return file.read()
     except OSError:
-        return False
-    return 'amx_bf16' in cpu or 'avx512_bf16' in cpu and 'AuthenticAMD' in cpu
+        return ''
 
 
 def gpu_name():
