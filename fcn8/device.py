@@ -60,8 +60,8 @@ def loss_scale():
 def cpu_is_faster_in_bfloat16():
     """Whether TensorFlow trains faster in bfloat16 than in float32 on the CPU; False where the system does not say.
 
-    Intel's may have AVX512_BF16 and no AMX, as in virtual machines that hide it: on one of them a training step took 1.6
-    times as long in bfloat16 as in float32 (docs/performance.md).
+    Intel's may have AVX512_BF16 and no AMX, as in virtual machines that hide it: on one of them a training step took
+    1.6 times as long in bfloat16 as in float32 (docs/performance.md).
     """
     if os.environ.get('TF_ENABLE_ONEDNN_OPTS', '1').lower() in ('0', 'false'):
         return False

@@ -58,8 +58,8 @@ class Precision(Case):
         with machine():
             precision, printed = self.choose()
             self.assertEqual(precision, 'float32')
-            self.assertIn('--amp has no effect: it needs a GPU with tensor cores, or TensorFlow 2 on an Intel CPU with AMX',
-                          printed)
+            self.assertIn('--amp has no effect: it needs a GPU with tensor cores, or TensorFlow 2 on an Intel CPU with '
+                          'AMX', printed)
 
     def test_cpus_that_are_faster_in_bfloat16(self):
         """Intel's need AMX, which virtual machines may hide."""
