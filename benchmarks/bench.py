@@ -311,12 +311,9 @@ def print_row(*cells):
 
 
 def print_machine():
-    try:
-        with open('/proc/cpuinfo') as file:
-            cpu = next(line.split(':', 1)[1].strip() for line in file if line.startswith('model name'))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
-    gpus = [device.name for device in tf.config.experimental.list_physical_devices('GPU')]
+    cpu = next((line.split(':', 1)[1].strip() for line in device.cpu_info().splitlines()
+                if line.startswith('model name')), platform.processor() or platform.machine())
+    gpus = [gpu.name for gpu in tf.config.experimental.list_physical_devices('GPU')]
     print('TensorFlow {}, Python {}, {}, {} cores, {}'.format(
         tf.__version__, platform.python_version(), cpu, os.cpu_count(), ', '.join(gpus) or 'no GPU'))
 

@@ -130,9 +130,9 @@ class Training(RunCase):
 
     def test_a_run_in_mixed_precision_learns_as_in_float32(self):
         settings = dict(image_shape=(128, 128), epochs=2)
-        as_if_amds = mock.patch.object(device, 'cpu_info', return_value=device.cpu_info() + ' AuthenticAMD')
-        as_if_amds.start()  # Intel's AVX512_BF16 may be slow, but trains as well
-        self.addCleanup(as_if_amds.stop)
+        amd_cpu = mock.patch.object(device, 'cpu_info', return_value=device.cpu_info() + ' AuthenticAMD')
+        amd_cpu.start()  # Intel's AVX512_BF16 may be slow, but trains as well
+        self.addCleanup(amd_cpu.stop)
         precision = device.choose_precision(True, settings['image_shape'])
         if precision == 'float32':
             self.skipTest(f'TensorFlow {tf.__version__} has no mixed precision on this device')
